@@ -1,0 +1,1 @@
+"""Learners that fit at test time or serve as comparators."""

@@ -1,0 +1,272 @@
+"""The nouns of the benchmark: everything else is a detail of one of them.
+
+Frozen dataclasses and Protocols only, so a new learner, suite or estimator needs no base class, and nothing
+heavy is imported to name one. Shape letters: N support images, M queries, S image side, C way, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+
+from lite_bench.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+
+
+def stable_key(*parts: object) -> int:
+    """Derive a 63-bit key from ``parts`` that is the same on every machine, Python version and process."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """The name of one few-shot problem; hashable, printable, and all that its episode depends on.
+
+    Attributes:
+        suite: suite and version, such as ``glyphs@1``.
+        source: the data set or group inside the suite; the column its score is reported in.
+        split: ``train``, ``validation`` or ``test``.
+        index: number of the task within its source and split, from 0.
+        seed: the seed of the whole list of tasks; 0 is the list that everybody evaluates on.
+    """
+
+    suite: str
+    source: str
+    split: Split
+    index: int
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Print as ``suite/source/split/index``, with ``?seed=`` when the seed is not 0."""
+        suffix = f"?seed={self.seed}" if self.seed else ""
+        return f"{self.suite}/{self.source}/{self.split}/{self.index}{suffix}"
+
+    @classmethod
+    def parse(cls, text: str) -> Task:
+        """Read a task back from its printed form.
+
+        Raises:
+            UsageError: the text is not ``suite/source/split/index``.
+        """
+        name, _, seed = text.partition("?seed=")
+        parts = name.rsplit("/", 2)
+        suite, _, source = parts[0].partition("/")
+        if len(parts) != 3 or not source or parts[1] not in get_args(Split) or not parts[2].isdecimal():
+            raise UsageError(f"{text!r} does not name a task; write it as suite@version/source/split/index")
+        split: Any = parts[1]
+        return cls(suite, source, split, int(parts[2]), int(seed or 0))
+
+    def key(self, purpose: str = "") -> int:
+        """Give the 63-bit key from which everything random about this task is drawn."""
+        return stable_key(str(self), purpose)
+
+
+@dataclass(frozen=True)
+class Support:
+    """The labelled images a learner adapts to.
+
+    Attributes:
+        images: uint8 [N, 3, S, S].
+        labels: int64 [N], every class 0..way-1 present.
+        way: number of classes C.
+    """
+
+    images: Tensor
+    labels: Tensor
+    way: int
+
+
+@dataclass(frozen=True)
+class QueryBatch:
+    """Some of the images to classify.
+
+    Attributes:
+        images: uint8 [M, 3, S, S].
+        labels: int64 [M] in 0..way-1.
+        groups: int64 [M], what an item belongs to (the video of a frame), or None.
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The tensors of a task: a support set, and the query set as an iterable of batches of any size.
+
+    An episode is a pure function of its task: any worker on any machine makes the same one, in any order.
+    """
+
+    task: Task
+    support: Support
+    query: Iterable[QueryBatch]
+    n_query: int
+
+
+class Suite(Protocol):
+    """A benchmark: which tasks to train, validate and test on, and how their scores are grouped.
+
+    A suite's entry point is a callable ``(image_size: int | None, data_dir: Path | None, *, option=..., ...)``
+    that returns one; its keyword-only parameters are the options of ``-S key=value``.
+    """
+
+    @property
+    def id(self) -> str:
+        """Name and version, such as ``glyphs@1``; results of different ids never share a column."""
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the square images, in pixels."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data read, recorded with every result."""
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Reported groups and the sources each averages over."""
+
+    def train_task(self, index: int, seed: int) -> Task:
+        """Name training task ``index`` of the endless list that ``seed`` stands for."""
+
+    def tasks(self, split: Split, seed: int = 0) -> Mapping[str, Sequence[Task]]:
+        """List the protocol's tasks of ``validation`` or ``test`` by source, in reporting order."""
+
+    def episode(self, task: Task) -> Episode:
+        """Make the episode of ``task``; safe to call from several threads at once."""
+
+
+class SuiteFactory(Protocol):
+    """What a suite's entry point names; usually the suite's class."""
+
+    embedded: bool
+    """True if the suite needs no data on disk."""
+
+    def __call__(self, image_size: int | None, data_dir: Path | None, **options: Any) -> Suite:
+        """Open the suite."""
+
+    def configured(self, data_dir: Path | None) -> str | None:
+        """Say in a few words where this suite's data was found, or None if it was not."""
+
+
+class Encode(Protocol):
+    """Runs a network over support images; the estimator behind it decides how gradients come back."""
+
+    chunk: int
+    """Images that may travel through a network at once; a memory knob that never changes the result."""
+
+    def __call__(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Apply ``network``, which maps [n, 3, S, S] to [n, D] image by image, to all images [N, 3, S, S].
+
+        Returns:
+            [N, D], the same values whatever the estimator.
+        """
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Anything that adapts to a support set and then classifies; in practice a ``torch.nn.Module``.
+
+    A learner's entry point is a callable ``(backbone, *, option=..., ...)`` that returns one; its keyword-only
+    parameters are the options of ``-P key=value``. Parameters with ``requires_grad`` are meta-trained. An optional method
+    ``penalty() -> Tensor`` adds a regulariser to the task loss, an optional class attribute ``default_lr``
+    replaces the default learning rate.
+    """
+
+    def adapt(self, support: Support, encode: Encode) -> Any:
+        """Learn the task. Leaves the learner unchanged.
+
+        Returns:
+            a dataclass of tensors, the only link between the support set and the queries.
+        """
+
+    def classify(self, state: Any, images: Tensor) -> Tensor:
+        """Compute logits [M, C] for query images uint8 [M, 3, S, S]; each row depends on its image alone."""
+
+
+class Draw(Protocol):
+    """One task as an estimator shows it to a learner."""
+
+    @property
+    def support(self) -> Support:
+        """The support set to adapt to; smaller than the task's only for ``subsample``."""
+
+    def encode(self) -> Encode:
+        """Give the ``encode`` for one call of ``adapt``; random choices are made anew in each."""
+
+
+class Estimator(Protocol):
+    """How the gradient through the support set is obtained.
+
+    An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one.
+
+    Attributes:
+        name: its entry-point name.
+        h: LITE's H, the support images that carry a gradient.
+        per_image: True if it is only right when an image's encoding depends on that image alone.
+        redraws: True if the images that carry a gradient are drawn anew for every query batch.
+        sums_batches: True if query-batch means are summed, as the released codes do, not weighted to a mean.
+    """
+
+    name: str
+    h: int
+    per_image: bool
+    redraws: bool
+    sums_batches: bool
+
+    def begin(self, support: Support, generator: torch.Generator) -> Draw:
+        """Start on a task; ``generator`` (on the CPU) supplies all randomness."""
+
+    def update_scale(self, n_support: int) -> float:
+        """Give the factor on the whole task gradient: 1, except in ``lite-paper`` (Algorithm 1, line 11)."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one learner on one task, with everything needed to trust it.
+
+    Attributes:
+        task: the printed task.
+        suite: suite and version.
+        source: the task's source.
+        learner: entry-point name of the learner.
+        backbone: name of the backbone.
+        image_size: side of the images in pixels.
+        accuracy: fraction of queries classified correctly, 0 to 1.
+        way: number of classes.
+        n_support: number of support images.
+        n_query: number of queries.
+        adapt_seconds: wall time of ``adapt``, synchronised.
+        classify_seconds: wall time of classifying all queries, synchronised.
+        checkpoint: SHA-256 of the weights file, or ``untrained``.
+        data: fingerprint of the suite's data.
+        version: version of lite-bench.
+        synthetic: True for stand-in data, whose results never mix with real ones.
+    """
+
+    task: str
+    suite: str
+    source: str
+    learner: str
+    backbone: str
+    image_size: int
+    accuracy: float
+    way: int
+    n_support: int
+    n_query: int
+    adapt_seconds: float
+    classify_seconds: float
+    checkpoint: str
+    data: str
+    version: str
+    synthetic: bool = False

@@ -1,0 +1,1 @@
+"""Estimators, backbones, FiLM, heads and the meta-learners."""
