@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_LIST = 30
+
 
 class LiteBenchError(Exception):
     """Base of every error that is the user's to mend; shown without a traceback."""
@@ -29,8 +31,8 @@ class UnknownNameError(UsageError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
         guess = f" Did you mean {' or '.join(near)}?" if near else ""
-        listing = ", ".join(names) if names else "none"
-        super().__init__(f"There is no {noun} {name!r}.{guess} Known: {listing}.{hint and ' ' + hint}")
+        listing = f" Known: {', '.join(names) or 'none'}." if len(names) <= LONGEST_LIST else ""
+        super().__init__(f"There is no {noun} {name!r}.{guess}{listing}{hint and ' ' + hint}")
 
 
 class PluginError(LiteBenchError):

@@ -1,0 +1,157 @@
+"""From settings to objects: suite, backbone, learner and estimator, reached by entry-point name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lite_bench.harness.core import Estimator, Learner, Suite, SuiteFactory, stable_key
+from lite_bench.harness.errors import IncompatibleError, PluginError, UsageError
+from lite_bench.harness.options import check_options
+from lite_bench.harness.registry import BACKBONES, ESTIMATORS, LEARNERS, SUITES
+from lite_bench.harness.settings import Settings
+
+ANY_TIMM = "timm"
+
+
+def choose_suite(data_dir: Path | None) -> tuple[str, str]:
+    """Choose a suite when none is named: the first whose data is configured, else the embedded one.
+
+    Returns:
+        its name, and why it was chosen.
+
+    Raises:
+        UsageError: nothing is configured and no suite is embedded.
+    """
+    embedded = []
+    for name in SUITES.names():
+        try:
+            factory: SuiteFactory = SUITES.load(name)
+        except PluginError:
+            continue
+        where = factory.configured(data_dir)
+        if where is not None:
+            return name, f"its data was found ({where})"
+        if factory.embedded:
+            embedded.append(name)
+    if not embedded:
+        raise UsageError("No suite is named and none has its data configured; give --suite and --data-dir.")
+    return embedded[0], "no benchmark's data is configured (see `lite-bench doctor`); this suite needs none"
+
+
+def build_suite(
+    name: str, image_size: int | None, data_dir: Path | None, options: dict[str, Any]
+) -> Suite:
+    """Open the suite ``name``, or ``name:PATH`` for one that reads a folder of the user's."""
+    base, _, path = name.partition(":")
+    factory = SUITES.load(base)
+    typed = check_options(factory, options, f"suite {base!r}", "-S")
+    return cast("Suite", factory(image_size, Path(path) if path else data_dir, **typed))
+
+
+def build_backbone(
+    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None, seed: int = 0
+) -> nn.Module:
+    """Build a backbone: a registered one, or else any that timm knows; ``+gn`` may follow either name."""
+    base = name.partition("+")[0].partition(":")[0]
+    factory = BACKBONES.load(base if base in BACKBONES.names() else ANY_TIMM)
+    with seeded("backbone", seed):
+        return cast("nn.Module", factory(name, image_size=image_size, pretrained=pretrained, weights=weights))
+
+
+def build_learner(settings: Settings, image_size: int, *, weights_follow: bool = False) -> tuple[Learner, nn.Module]:
+    """Build the learner of ``settings`` around its backbone.
+
+    Args:
+        settings: names, options and seed.
+        image_size: side of the images in pixels.
+        weights_follow: a checkpoint will be loaded, so no pretrained weights are needed.
+
+    Returns:
+        the learner twice: under its own protocol and as the module that it is.
+
+    Raises:
+        PluginError: it is no `torch.nn.Module` or lacks ``adapt`` or ``classify``.
+    """
+    factory = LEARNERS.load(settings.learner)
+    options = check_options(factory, settings.params, f"learner {settings.learner!r}", "-P")
+    pretrained, weights = (False, None) if weights_follow else (settings.pretrained, settings.weights)
+    backbone = build_backbone(
+        settings.backbone, image_size=image_size, pretrained=pretrained, weights=weights, seed=settings.seed
+    )
+    with seeded("learner", settings.seed):
+        learner = factory(backbone, **options)
+    if not isinstance(learner, nn.Module) or not isinstance(learner, Learner):
+        raise PluginError(
+            f"Learner {settings.learner!r} is a {type(learner).__name__}; it must be a torch.nn.Module with "
+            "adapt(support, encode) and classify(state, images)."
+        )
+    return learner, learner
+
+
+def build_estimator(settings: Settings) -> Estimator:
+    """Build the gradient estimator of ``settings``."""
+    factory = ESTIMATORS.load(settings.gradient)
+    return cast("Estimator", factory(settings.lite_h, settings.batch_size))
+
+
+def check_estimator_fits(learner: nn.Module, estimator: Estimator) -> None:
+    """Refuse an estimator whose claim the learner's normalisation makes false.
+
+    Args:
+        learner: in training mode.
+        estimator: to be used with it.
+
+    Raises:
+        IncompatibleError: the estimator needs images to be encoded one by one, and a BatchNorm uses batch statistics.
+    """
+    if not estimator.per_image:
+        return
+    coupled = [
+        name
+        for name, module in learner.named_modules()
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+    ]
+    if coupled:
+        raise IncompatibleError(
+            f"--gradient {estimator.name} needs every image to be encoded by itself, but {coupled[0]} and "
+            f"{len(coupled) - 1} more BatchNorm layers use batch statistics, so an image's features depend on its chunk; "
+            "use --gradient full, or fixed or per-image statistics (the learner's options, or a backbone with +gn)."
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda[:N]`` into a device.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name} is not there ({torch.cuda.device_count()} CUDA devices found); use --device cpu.")
+    return device
+
+
+def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Give the context in which networks run."""
+    if precision == "fp32":
+        return nullcontext
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def seeded(*key: object) -> Iterator[None]:
+    """Run a block whose global torch randomness starts from ``key``, and put the earlier state back."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(stable_key(*key))
+        yield

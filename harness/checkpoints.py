@@ -1,0 +1,131 @@
+"""Checkpoints: one safetensors file each, written in one piece, with its description in the header.
+
+A ``.json`` beside it repeats the description for people. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lite_bench.harness.errors import WeightsError
+from lite_bench.harness.files import write_atomically
+
+FORMAT = 1
+HEADER = "lite_bench"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint holds.
+
+    Attributes:
+        learner: entry-point name.
+        backbone: name of the feature extractor.
+        image_size: side of the training images in pixels.
+        step: optimizer steps taken.
+        tasks: training tasks seen.
+        best_accuracy: best validation accuracy so far, or None.
+        format: version of this file's layout.
+        groups: the optimizer's parameter groups without their tensors.
+    """
+
+    learner: str
+    backbone: str
+    image_size: int
+    step: int
+    tasks: int
+    best_accuracy: float | None = None
+    format: int = FORMAT
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path, info: CheckpointInfo, module: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Write ``module``, and the optimizer's state if training is to go on from here."""
+    tensors = {f"model.{key}": value for key, value in module.state_dict().items()}
+    if optimizer is not None:
+        state = optimizer.state_dict()
+        for index, entries in state["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in entries.items()}
+        info = CheckpointInfo(**{**asdict(info), "groups": state["param_groups"]})
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    text = json.dumps(asdict(info))
+    write_atomically(path, save(plain, metadata={HEADER: text}))
+    write_atomically(path.with_suffix(".json"), json.dumps(asdict(info), indent=2) + "\n")
+
+
+def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        WeightsError: it is missing, damaged, not a checkpoint, or of a newer format.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no checkpoint {path}; give a run folder or a .safetensors checkpoint.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file ({error}); use another checkpoint.") from error
+    if header is None:
+        raise WeightsError(f"{path} holds tensors but is no lite-bench checkpoint; plain weights go to --weights.")
+    content = json.loads(header)
+    if content.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} has checkpoint format {content.get('format')}, this version reads {FORMAT}; "
+            "use the version of lite-bench that wrote it."
+        )
+    return CheckpointInfo(**content), tensors
+
+
+def restore(
+    path: Path, learner: str, module: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> CheckpointInfo:
+    """Load a checkpoint into ``module``, and into ``optimizer`` to go on training.
+
+    Raises:
+        WeightsError: it is a checkpoint of another learner, does not fit, or holds no optimizer state.
+    """
+    info, tensors = read_checkpoint(path)
+    if info.learner != learner:
+        raise WeightsError(f"{path} is a checkpoint of {info.learner}, not of {learner}; name that learner or another file.")
+    model = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    try:
+        module.load_state_dict(model)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{path} does not fit this {learner} ({reason}); use the options it was trained with.") from error
+    if optimizer is not None:
+        _restore_optimizer(path, info, tensors, optimizer)
+    return info
+
+
+def _restore_optimizer(
+    path: Path, info: CheckpointInfo, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    if not info.groups:
+        raise WeightsError(f"{path} holds no optimizer state, so training cannot go on from it; use last.safetensors.")
+    groups = [{**group, "betas": tuple(group["betas"])} for group in info.groups]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

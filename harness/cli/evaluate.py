@@ -1,0 +1,218 @@
+"""``lite-bench eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lite_bench.harness.cli import flags
+from lite_bench.harness.cli.output import Progressor, print_json, print_table, say
+from lite_bench.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from lite_bench.harness.core import Record, Suite
+    from lite_bench.harness.evaluation import Evaluation
+    from lite_bench.harness.records import Manifest
+    from lite_bench.harness.runs import RunFolder
+    from lite_bench.harness.settings import Settings
+    from lite_bench.harness.statistics import Summary
+
+
+def evaluate_command(
+    learner: Annotated[
+        str | None,
+        typer.Argument(help="A learner to evaluate as it is, untrained; without one, the newest finished run."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A run folder, or one of its checkpoints.", rich_help_panel="Model")
+    ] = None,
+    suite: flags.SuiteFlag = None,
+    suite_option: flags.SuiteOptionFlag = None,
+    way: flags.WayFlag = None,
+    shot: flags.ShotFlag = None,
+    query: flags.QueryFlag = None,
+    data_dir: flags.DataDirFlag = None,
+    backbone: flags.BackboneFlag = None,
+    pretrained: flags.PretrainedFlag = None,
+    weights: flags.WeightsFlag = None,
+    image_size: flags.ImageSizeFlag = None,
+    param: flags.ParamFlag = None,
+    batch_size: flags.BatchSizeFlag = None,
+    precision: flags.PrecisionFlag = None,
+    device: flags.DeviceFlag = None,
+    workers: flags.WorkersFlag = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the list of tasks; 0 is the list everybody evaluates on.")
+    ] = 0,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="At most this many tasks per source; flagged as partial.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of another evaluation in the same run.")
+    ] = False,
+    output_dir: flags.OutputDirFlag = Path("runs"),
+    run_name: flags.RunNameFlag = None,
+    config: flags.ConfigFlag = None,
+    json: flags.JsonFlag = False,
+) -> None:
+    """Evaluate a trained run, or a learner that needs no meta-training, on the test tasks of a suite.
+
+    Example: `lite-bench eval --suite glyphs --limit 20`
+    """
+    given: dict[str, Any] = {
+        "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query), "data_dir": data_dir,
+        "backbone": backbone, "pretrained": pretrained, "weights": weights, "image_size": image_size,
+        "params": flags.learner_params(param), "batch_size": batch_size, "precision": precision, "device": device,
+        "workers": workers, "limit": limit,
+    }  # fmt: skip
+    run, manifest = run_evaluation(
+        learner, checkpoint, given, config, output_dir, run_name, seed=seed, overwrite=overwrite
+    )
+    report(run, manifest, as_json=json)
+
+
+def run_evaluation(
+    learner: str | None,
+    checkpoint: Path | None,
+    given: dict[str, Any],
+    config: Path | None,
+    output_dir: Path,
+    run_name: str | None = None,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> tuple[RunFolder, Manifest]:
+    """Find what to evaluate, evaluate it, and give the run folder and what was measured."""
+    from lite_bench.harness.evaluation import evaluate
+    from lite_bench.harness.runs import now_text
+
+    if learner is not None and checkpoint is None:
+        run, evaluation, suite = _untrained(learner, given, config, output_dir, run_name)
+    else:
+        run, evaluation, suite = _trained(learner, checkpoint, given, output_dir)
+    with Progressor("evaluating") as progress:
+        correct: dict[str, list[float]] = {}
+
+        def notify(source: str, done: int, total: int, record: Record | None) -> None:
+            accuracies = correct.setdefault(source, [])
+            if record is not None:
+                accuracies.append(record.accuracy)
+            detail = f"acc {sum(accuracies) / len(accuracies):.1%}" if accuracies else ""
+            progress.update(source, done, total, detail)
+
+        manifest = evaluate(evaluation, suite, run.path, seed=seed, overwrite=overwrite, notify=notify)
+    if run.status().get("kind") == "eval":
+        run.set_status("finished", finished=now_text())
+    return run, manifest
+
+
+def _untrained(
+    learner: str, given: dict[str, Any], config: Path | None, output_dir: Path, run_name: str | None
+) -> tuple[RunFolder, Evaluation, Suite]:
+    """Build a learner from settings alone, in a run folder of its own."""
+    from lite_bench.harness.assembly import build_learner
+    from lite_bench.harness.cli.train import open_suite
+    from lite_bench.harness.runs import create_run
+    from lite_bench.harness.settings import resolve
+
+    settings, suite = open_suite(resolve({**given, "learner": learner}, config))
+    built = build_learner(settings, suite.image_size)
+    if any(p.requires_grad for p in built[1].parameters()):
+        say(f"{learner} is evaluated as it is, without meta-training; `lite-bench train {learner}` trains it.")
+    run = create_run(output_dir, settings, suite.image_size, "eval", run_name)
+    return run, _evaluation(*built, settings), suite
+
+
+def _trained(
+    learner: str | None, checkpoint: Path | None, given: dict[str, Any], output_dir: Path
+) -> tuple[RunFolder, Evaluation, Suite]:
+    """Rebuild a trained run from its folder; flags change where and on what it is evaluated, not what it is."""
+    from lite_bench.harness.assembly import build_learner
+    from lite_bench.harness.checkpoints import file_sha256, restore
+    from lite_bench.harness.cli.train import open_suite
+    from lite_bench.harness.runs import newest_finished, open_run
+
+    run = open_run(checkpoint) if checkpoint is not None else newest_finished(output_dir)
+    own = run.settings()
+    name = learner or own.learner
+    for key in ("backbone", "pretrained", "weights", "params", "image_size"):
+        if given.get(key) not in (None, {}):
+            raise UsageError(f"{key.replace('_', ' ')} is fixed by the checkpoint of {run.path}; leave the flag out.")
+    changes = {key: value for key, value in given.items() if value not in (None, {})}
+    if changes.get("suite", own.suite) != own.suite:
+        changes.setdefault("suite_options", {})
+        changes.setdefault("data_dir", None)
+    settings, suite = open_suite(own.changed(**changes, learner=name))
+    path = checkpoint if checkpoint is not None and checkpoint.is_file() else run.chosen_checkpoint()
+    say(f"Evaluating {path}")
+    built = build_learner(settings, suite.image_size, weights_follow=True)
+    restore(path, name, built[1])
+    return run, _evaluation(*built, settings, file_sha256(path)), suite
+
+
+def _evaluation(learner: Any, module: Any, settings: Settings, checkpoint: str | None = None) -> Evaluation:
+    from lite_bench.harness.assembly import build_estimator, choose_device
+    from lite_bench.harness.evaluation import UNTRAINED, Evaluation
+
+    device = choose_device(settings.device)
+    encoder = build_estimator(settings)
+    return Evaluation(learner, module.to(device), encoder, settings, device, checkpoint or UNTRAINED)
+
+
+def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:
+    """Print mean and 95 % interval per source and group, and write the run's own leaderboard."""
+    from lite_bench.harness.records import read_results
+    from lite_bench.harness.statistics import summarise
+
+    (results,) = [each for each in read_results(run.path) if each.manifest.suite == manifest.suite]
+    summary = summarise(results.manifest, results.records)
+    if as_json:
+        print_json({"run": str(run.path), "suite": manifest.suite, **_plain(summary)})
+    else:
+        print_table(["source", "accuracy (95 % interval)", "tasks"], _rows(summary), title=manifest.suite)
+    write_leaderboard(run.path, [run.path])
+    say(f"Results: {run.path}\nNext: lite-bench leaderboard {run.path.parent.parent}")
+
+
+def write_leaderboard(folder: Path, paths: list[Path]) -> Path:
+    """Write ``leaderboard.md`` of all results under ``paths`` to ``folder``; gives its path."""
+    from lite_bench.harness.registry import COMMANDS
+
+    path = folder / "leaderboard.md"
+    COMMANDS.load("leaderboard")(paths, output=path)
+    return path
+
+
+def _rows(summary: Summary) -> list[list[str]]:
+    rows = []
+    for name, score in summary.sources.items():
+        text = "–" if score.estimate is None else percent(score.estimate.mean, score.estimate.half_width)
+        rows.append([name, text, f"{score.done}/{score.protocol}"])
+    for name, group in summary.groups.items():
+        rows.append([f"mean: {name}", "–" if group is None else percent(group.mean, group.half_width), ""])
+    return rows
+
+
+def percent(mean: float, half_width: float | None) -> str:
+    """Write a fraction and its half width as ``98.7 ± 0.3`` percent."""
+    return f"{100 * mean:.2f}" + ("" if half_width is None else f" ± {100 * half_width:.2f}")
+
+
+def _plain(summary: Summary) -> dict[str, Any]:
+    sources = {
+        name: {
+            "accuracy": score.estimate and score.estimate.mean,
+            "half_width": score.estimate and score.estimate.half_width,
+            "done": score.done,
+            "expected": score.expected,
+            "protocol": score.protocol,
+        }
+        for name, score in summary.sources.items()
+    }
+    groups = {
+        name: group and {"accuracy": group.mean, "half_width": group.half_width}
+        for name, group in summary.groups.items()
+    }
+    return {"partial": summary.partial, "sources": sources, "groups": groups}

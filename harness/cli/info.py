@@ -1,0 +1,101 @@
+"""``lite-bench info``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Any
+
+import typer
+
+from lite_bench.harness.cli import flags
+from lite_bench.harness.cli.output import print_json, print_table
+
+
+def info(
+    learner: Annotated[str, typer.Argument(help="See `lite-bench list learners`.")],
+    backbone: flags.BackboneFlag = None,
+    image_size: Annotated[int, typer.Option("--image-size", help="Side of the images in pixels.")] = 224,
+    param: flags.ParamFlag = None,
+    json: flags.JsonFlag = False,
+) -> None:
+    """Show a learner's parameters by part, trainable or not, its FiLM sites, and the MACs of one image.
+
+    Example: `lite-bench info simple_cnaps --backbone efficientnet_b0`
+    """
+    from lite_bench.harness.assembly import build_learner
+    from lite_bench.harness.settings import resolve
+
+    given = {"learner": learner, "backbone": backbone, "params": flags.learner_params(param), "pretrained": False}
+    settings = resolve(given, None)
+    _, module = build_learner(settings, image_size)
+    content = describe(module, image_size)
+    if json:
+        print_json({"learner": learner, "backbone": settings.backbone, "image_size": image_size, **content})
+        return
+    rows = [[p["part"], f"{p['parameters']:,}", f"{p['trainable']:,}"] for p in content["parts"]]
+    rows.append(["total", f"{content['parameters']:,}", f"{content['trainable']:,}"])
+    print_table(["part", "parameters", "trainable"], rows, title=f"{learner}, {settings.backbone}, {image_size} pixels")
+    sites = content["film_sites"]
+    if sites:
+        channels = sum(site["channels"] for site in sites)
+        typer.echo(f"\nFiLM: {len(sites)} sites, {channels:,} channels")
+        print_table(["site", "channels"], [[site["name"], str(site["channels"])] for site in sites])
+    typer.echo("")
+    macs = [
+        [m["network"], f"{m['macs'] / 1e9:.3f} G", "–" if m["thop"] is None else f"{m['thop'] / 1e9:.3f} G"]
+        for m in content["macs_per_image"]
+    ]
+    print_table(["network", "MACs per image", "thop's count"], macs)
+
+
+def describe(module: Any, image_size: int) -> dict[str, Any]:
+    """Count parameters by part, list FiLM sites and count MACs of every network that sees images."""
+    parts = [_count(name, part) for name, part in _parts(module)]
+    sites = [
+        {"name": site.name, "channels": site.channels}
+        for child in module.modules()
+        for site in getattr(child, "sites", ())
+    ]
+    return {
+        "parts": parts,
+        "parameters": sum(p["parameters"] for p in parts),
+        "trainable": sum(p["trainable"] for p in parts),
+        "film_sites": sites,
+        "macs_per_image": _macs(module, image_size),
+    }
+
+
+def _parts(module: Any) -> list[tuple[str, Any]]:
+    """List the parts a reader thinks in: children, and the children of a child that wraps several."""
+    found: list[tuple[str, Any]] = []
+    for name, child in module.named_children():
+        grand = list(child.named_children())
+        wraps = len(grand) > 1 and any(hasattr(part, "features") for _, part in grand)
+        found += [(f"{name}.{inner}", part) for inner, part in grand] if wraps else [(name, child)]
+    own = dict(module.named_parameters(recurse=False))
+    return found + [(name, parameter) for name, parameter in own.items()]
+
+
+def _count(name: str, part: Any) -> dict[str, Any]:
+    parameters = list(part.parameters()) if hasattr(part, "parameters") else [part]
+    total = sum(p.numel() for p in parameters)
+    return {"part": name, "parameters": total, "trainable": sum(p.numel() for p in parameters if p.requires_grad)}
+
+
+def _macs(module: Any, image_size: int) -> list[dict[str, Any]]:
+    """Count the parts that map one uint8 image to features."""
+    import torch
+
+    from lite_bench.harness.macs import count_macs, count_macs_with_thop
+
+    image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
+    counted = []
+    for name, part in _parts(module.eval()):
+        if not isinstance(part, torch.nn.Module):
+            continue
+        try:
+            macs = count_macs(part, image)
+        except (RuntimeError, TypeError, NotImplementedError):
+            continue  # this part takes no images
+        counted.append({"network": name, "macs": macs, "thop": count_macs_with_thop(copy.deepcopy(part), image)})
+    return counted

@@ -1,0 +1,5 @@
+"""``lite-bench quickstart``."""
+
+
+def quickstart() -> None:
+    """Placeholder replaced below."""

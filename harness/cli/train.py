@@ -1,0 +1,164 @@
+"""``lite-bench train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lite_bench.harness.cli import flags
+from lite_bench.harness.cli.output import Progressor, say
+from lite_bench.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from lite_bench.harness.core import Suite
+    from lite_bench.harness.runs import RunFolder
+    from lite_bench.harness.settings import Settings
+
+PANEL = "Training"
+
+
+def train(
+    learner: Annotated[str | None, typer.Argument(help="What to train; see `lite-bench list learners`.")] = None,
+    suite: flags.SuiteFlag = None,
+    suite_option: flags.SuiteOptionFlag = None,
+    way: flags.WayFlag = None,
+    shot: flags.ShotFlag = None,
+    query: flags.QueryFlag = None,
+    data_dir: flags.DataDirFlag = None,
+    backbone: flags.BackboneFlag = None,
+    pretrained: flags.PretrainedFlag = None,
+    weights: flags.WeightsFlag = None,
+    image_size: flags.ImageSizeFlag = None,
+    param: flags.ParamFlag = None,
+    gradient: Annotated[
+        str | None,
+        typer.Option("--gradient", help="lite (default), exact, full, subsample, lite-redraw, lite-paper, lite-code.", rich_help_panel=PANEL),
+    ] = None,
+    lite_h: Annotated[
+        int | None, typer.Option("--lite-h", help="Support images with a gradient (default 40).", rich_help_panel=PANEL)
+    ] = None,
+    tasks: Annotated[int | None, typer.Option("--tasks", help="Training tasks (default 10000).", rich_help_panel=PANEL)] = None,
+    tasks_per_step: Annotated[
+        int | None, typer.Option("--tasks-per-step", help="Tasks per optimizer step (default 16).", rich_help_panel=PANEL)
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Adam's learning rate (default: the learner's, or 0.001).", rich_help_panel=PANEL)
+    ] = None,
+    lr_halve_every: Annotated[
+        int | None, typer.Option("--lr-halve-every", help="Halve it after this many tasks.", rich_help_panel=PANEL)
+    ] = None,
+    validate_every: Annotated[
+        int | None, typer.Option("--validate-every", help="Tasks between validations; 0 for none.", rich_help_panel=PANEL)
+    ] = None,
+    validation_tasks: Annotated[
+        int | None, typer.Option("--validation-tasks", help="Validation tasks per source.", rich_help_panel=PANEL)
+    ] = None,
+    batch_size: flags.BatchSizeFlag = None,
+    precision: flags.PrecisionFlag = None,
+    device: flags.DeviceFlag = None,
+    workers: flags.WorkersFlag = None,
+    seed: flags.SeedFlag = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Stop after this many tasks; a quick look.")] = None,
+    output_dir: flags.OutputDirFlag = Path("runs"),
+    run_name: flags.RunNameFlag = None,
+    config: flags.ConfigFlag = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this run folder, with its own settings.")
+    ] = None,
+) -> None:
+    """Meta-train a learner.
+
+    Example: `lite-bench train simple_cnaps --image-size 224 --no-pretrained --tasks 200`
+    """
+    given: dict[str, Any] = {
+        "learner": learner, "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query),
+        "data_dir": data_dir, "backbone": backbone, "pretrained": pretrained, "weights": weights,
+        "image_size": image_size, "params": flags.learner_params(param), "gradient": gradient, "lite_h": lite_h,
+        "tasks": tasks, "tasks_per_step": tasks_per_step, "lr": lr, "lr_halve_every": lr_halve_every,
+        "validate_every": validate_every, "validation_tasks": validation_tasks, "batch_size": batch_size,
+        "precision": precision, "device": device, "workers": workers, "seed": seed,
+    }  # fmt: skip
+    if resume is not None:
+        resume_training(resume, {key: value for key, value in given.items() if value not in (None, {})})
+        return
+    from lite_bench.harness.settings import resolve
+
+    settings = resolve(given, config)
+    if limit is not None:
+        settings = settings.changed(tasks=min(limit, settings.tasks))
+    start_training(settings, output_dir, run_name)
+
+
+def start_training(settings: Settings, output_dir: Path, run_name: str | None = None) -> RunFolder:
+    """Train from the beginning in a new run folder, which is returned."""
+    from lite_bench.harness.runs import create_run
+
+    settings, suite = open_suite(settings)
+    training = assemble(settings, suite)
+    run = create_run(output_dir, settings, suite.image_size, "train", run_name)
+    _execute(*training, suite, settings, run, resume=False)
+    return run
+
+
+def resume_training(path: Path, given: dict[str, Any]) -> None:
+    """Go on with the run in ``path``.
+
+    Raises:
+        UsageError: settings are given too; a resumed run keeps its own.
+    """
+    from lite_bench.harness.runs import open_run
+    from lite_bench.harness.settings import flag
+
+    if given:
+        raise UsageError(f"--resume keeps the run's own settings, so {flag(next(iter(given)))} cannot be given with it.")
+    run = open_run(path)
+    settings, suite = open_suite(run.settings())
+    if run.status().get("status") == "finished":
+        say(f"{run.path} is finished; evaluate it with: lite-bench eval --checkpoint {run.path}")
+        return
+    _execute(*assemble(settings, suite), suite, settings, run, resume=True)
+
+
+def open_suite(settings: Settings) -> tuple[Settings, Suite]:
+    """Open the suite of ``settings``, choosing one if none is named and saying which and why."""
+    from lite_bench.harness.assembly import build_suite, choose_suite
+
+    name = settings.suite
+    if name is None:
+        name, reason = choose_suite(settings.data_dir)
+        say(f"Suite: {name}, because {reason}.")
+        settings = settings.changed(suite=name)
+    suite = build_suite(name, settings.image_size, settings.data_dir, settings.suite_options)
+    for note in getattr(suite, "notes", ()):
+        say(note)
+    return settings, suite
+
+
+def assemble(settings: Settings, suite: Suite) -> tuple[Any, ...]:
+    """Build learner, module, estimator and device, and check that they belong together before anything is written."""
+    from lite_bench.harness.assembly import build_estimator, build_learner, check_estimator_fits, choose_device
+    from lite_bench.harness.training import trainable
+
+    device = choose_device(settings.device)
+    estimator = build_estimator(settings)
+    learner, module = build_learner(settings, suite.image_size)
+    trainable(module, settings.learner)
+    check_estimator_fits(module.train(), estimator)
+    return learner, module, estimator, device
+
+
+def _execute(
+    learner: Any, module: Any, estimator: Any, device: Any, suite: Suite, settings: Settings, run: RunFolder, *, resume: bool
+) -> None:
+    from lite_bench.harness.training import Training
+
+    with Progressor("training") as progress:
+        training = Training(learner, module, suite, estimator, settings, run, device, progress)
+        for note in getattr(learner, "notes", lambda: ())():
+            progress.note(note)
+        if resume:
+            training.resume()
+        training.execute()
+    say(f"Run folder: {run.path}\nNext: lite-bench eval --checkpoint {run.path}")

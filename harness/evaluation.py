@@ -1,0 +1,222 @@
+"""Evaluation: adapt to each task's support set, classify its queries, append one record."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lite_bench.harness.assembly import precision_context
+from lite_bench.harness.core import Episode, Estimator, Learner, Record, Split, Suite, Task
+from lite_bench.harness.errors import RunError
+from lite_bench.harness.loading import EpisodeStream
+from lite_bench.harness.records import (
+    Manifest,
+    append_record,
+    read_manifest,
+    read_records,
+    records_path,
+    repair,
+    results_folder,
+    write_manifest,
+)
+from lite_bench.harness.settings import Settings
+from lite_bench.harness.step import Context, move_support, query_batches
+
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a learner did on one task: counts, and synchronised wall times in seconds."""
+
+    correct: int
+    n_query: int
+    adapt_seconds: float
+    classify_seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of queries classified correctly, 0 to 1."""
+        return self.correct / self.n_query
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@torch.no_grad()
+def score_task(
+    learner: Learner,
+    episode: Episode,
+    encoder: Estimator,
+    batch_size: int,
+    device: torch.device,
+    precision: Context,
+) -> Score:
+    """Adapt to one task and classify its queries.
+
+    Args:
+        learner: in evaluation mode, on ``device``.
+        episode: the task.
+        encoder: any estimator: without gradients all run the same chunked forward.
+        batch_size: queries at a time.
+        device: where to run.
+        precision: context of the networks.
+    """
+    support = move_support(episode.support, device)
+    start = _clock(device)
+    with precision():
+        state = learner.adapt(support, encoder.begin(support, torch.Generator()).encode())
+    adapted = _clock(device)
+    correct = n_query = 0
+    for batch in query_batches(episode.query, batch_size):
+        with precision():
+            logits = learner.classify(state, batch.images.to(device))
+        correct += int((logits.argmax(1).cpu() == batch.labels).sum())
+        n_query += len(batch.labels)
+    return Score(correct, n_query, adapted - start, _clock(device) - adapted)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A learner, ready to be scored on tasks.
+
+    Attributes:
+        learner: under its own protocol.
+        module: the same object as a module.
+        encoder: supplies ``encode``.
+        settings: names, precision, batch size, workers and limit.
+        device: where to run.
+        checkpoint: SHA-256 of the weights, or ``untrained``.
+    """
+
+    learner: Learner
+    module: nn.Module
+    encoder: Estimator
+    settings: Settings
+    device: torch.device
+    checkpoint: str = UNTRAINED
+
+    def scores(self, suite: Suite, tasks: Sequence[Task]) -> Iterator[tuple[Episode, Score]]:
+        """Score tasks in order."""
+        was_training = self.module.training
+        self.module.eval()
+        precision = precision_context(self.settings.precision, self.device)
+        batch_size = self.settings.batch_size
+        try:
+            for episode in EpisodeStream(suite, tasks, self.settings.workers):
+                score = score_task(self.learner, episode, self.encoder, batch_size, self.device, precision)
+                yield episode, score
+        finally:
+            self.module.train(was_training)
+
+    def manifest(self, suite: Suite, split: Split, seed: int, tasks: Mapping[str, Sequence[Task]]) -> Manifest:
+        """Describe this evaluation on ``suite``."""
+        return Manifest(
+            suite=suite.id,
+            split=split,
+            seed=seed,
+            sources={source: len(listed) for source, listed in tasks.items()},
+            groups={name: list(members) for name, members in suite.groups.items()},
+            learner=self.settings.learner,
+            backbone=self.settings.backbone,
+            image_size=suite.image_size,
+            checkpoint=self.checkpoint,
+            data=suite.fingerprint,
+            precision=self.settings.precision,
+            limit=self.settings.limit,
+        )
+
+    def record(self, suite: Suite, episode: Episode, score: Score) -> Record:
+        """Write down one result."""
+        return Record(
+            task=str(episode.task),
+            suite=suite.id,
+            source=episode.task.source,
+            learner=self.settings.learner,
+            backbone=self.settings.backbone,
+            image_size=suite.image_size,
+            accuracy=score.accuracy,
+            way=episode.support.way,
+            n_support=len(episode.support.labels),
+            n_query=score.n_query,
+            adapt_seconds=score.adapt_seconds,
+            classify_seconds=score.classify_seconds,
+            checkpoint=self.checkpoint,
+            data=suite.fingerprint,
+            version=version("lite-bench"),
+        )
+
+
+Notify = Callable[[str, int, int, Record | None], None]
+"""Told (source, tasks done, tasks asked for, the record just made) after every task and once per source before the first."""
+
+
+def evaluate(
+    evaluation: Evaluation,
+    suite: Suite,
+    run: Path,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    notify: Notify = lambda source, done, total, record: None,
+) -> Manifest:
+    """Score a learner on the suite's test tasks, going on where an earlier evaluation stopped.
+
+    Args:
+        evaluation: the learner.
+        suite: the benchmark.
+        run: run folder the records go to.
+        seed: seed of the list of tasks.
+        overwrite: discard results of another evaluation of this suite in ``run``.
+        notify: called as the work goes on.
+
+    Raises:
+        RunError: ``run`` holds results of this suite for another checkpoint or other settings.
+    """
+    tasks = suite.tasks("test", seed)
+    manifest = evaluation.manifest(suite, "test", seed, tasks)
+    folder = results_folder(run, suite.id)
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    _settle_manifest(folder, manifest)
+    for source, listed in tasks.items():
+        asked = listed[: manifest.expected(source)]
+        path = records_path(run, suite.id, source)
+        repair(path)
+        done = {record.task for record in read_records(path)}
+        remaining = [task for task in asked if str(task) not in done]
+        finished = len(asked) - len(remaining)
+        notify(source, finished, len(asked), None)
+        for number, (episode, score) in enumerate(evaluation.scores(suite, remaining), start=finished + 1):
+            record = evaluation.record(suite, episode, score)
+            append_record(path, record)
+            notify(source, number, len(asked), record)
+    return manifest
+
+
+def _settle_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, unless results of a different evaluation are there; a larger limit extends them."""
+    if (folder / "suite.json").is_file():
+        earlier = read_manifest(folder)
+        differing = [
+            name
+            for name, value in vars(manifest).items()
+            if name not in ("limit", "label", "groups") and getattr(earlier, name) != value
+        ]
+        if differing:
+            name = differing[0]
+            raise RunError(
+                f"{folder} holds results with another {name} ({getattr(earlier, name)!r}, now {getattr(manifest, name)!r}); "
+                "use --overwrite to replace them, or another --output-dir."
+            )
+    write_manifest(folder, manifest)

@@ -1,0 +1,290 @@
+"""Records on disk: one append-only file per source, and beside them what was to be evaluated.
+
+A run folder holds ``results/<suite id>/suite.json`` (the `Manifest`) and
+``results/<suite id>/<source>.jsonl`` (one `Record` a line). All that is reported is computed from these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from pydantic import TypeAdapter, ValidationError
+
+from lite_bench.harness.core import Record, Split, Task
+from lite_bench.harness.errors import DataError, UsageError
+from lite_bench.harness.files import append_line, write_atomically, write_errors
+
+MANIFEST = "suite.json"
+IDENTITY = ("suite", "learner", "backbone", "image_size", "checkpoint", "data")
+"""What every record has in common with its manifest; records that differ belong to another evaluation."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an evaluation set out to measure; results are complete only against it.
+
+    Attributes:
+        suite: suite and version, such as ``glyphs@1``.
+        split: ``validation`` or ``test``.
+        seed: seed of the list of tasks; 0 is the one that everybody evaluates on.
+        sources: the protocol's number of tasks by source, in reporting order.
+        groups: reported groups and the sources each averages over.
+        learner: entry-point name of the learner.
+        backbone: name of the backbone.
+        image_size: side of the images in pixels.
+        checkpoint: SHA-256 of the weights file, or ``untrained``.
+        data: fingerprint of the suite's data.
+        precision: number format of the networks, such as ``float32`` or ``bfloat16``.
+        label: the name the user gave this row, or empty.
+        limit: tasks per source if fewer than the protocol's were asked for, else None; then the results are
+            partial and never more than a preview.
+    """
+
+    suite: str
+    split: Split
+    seed: int
+    sources: dict[str, int]
+    groups: dict[str, list[str]]
+    learner: str
+    backbone: str
+    image_size: int
+    checkpoint: str
+    data: str
+    precision: str = "float32"
+    label: str = ""
+    limit: int | None = None
+
+    def expected(self, source: str) -> int:
+        """Number of tasks of ``source`` that were asked for."""
+        protocol = self.sources[source]
+        return protocol if self.limit is None else min(protocol, self.limit)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All records of one evaluation.
+
+    Attributes:
+        run: the run folder.
+        manifest: what was to be evaluated.
+        records: by source, in the manifest's order, each task once; empty where nothing is done yet.
+    """
+
+    run: Path
+    manifest: Manifest
+    records: dict[str, tuple[Record, ...]]
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Build the checker of ``kind``'s fields, once."""
+    return TypeAdapter(kind)
+
+
+def file_name(name: str) -> str:
+    """Spell a suite id or source as a file name, reversibly (`urllib.parse.unquote` undoes it)."""
+    text = quote(name, safe="@")
+    return f"%2E{text[1:]}" if text.startswith(".") else text
+
+
+def results_folder(run: Path, suite: str) -> Path:
+    """The folder of ``suite``'s records and manifest inside run folder ``run``."""
+    return run / "results" / file_name(suite)
+
+
+def records_path(run: Path, suite: str, source: str) -> Path:
+    """The file of one source's records."""
+    return results_folder(run, suite) / f"{file_name(source)}.jsonl"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest`` to ``folder`` (see `results_folder`), atomically.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of ``folder``.
+
+    Raises:
+        DataError: it is missing or malformed, or a group names a source that is not there.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: Manifest = _adapter(Manifest).validate_json(_read(path), strict=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; repeat `lite-bench eval` on this run to make it.") from error
+    except ValidationError as error:
+        reason = _reason(error)
+        raise DataError(f"{path} is damaged: {reason}; delete it and repeat `lite-bench eval`.") from error
+    members = {source for group in manifest.groups.values() for source in group}
+    strangers = ", ".join(sorted(members - manifest.sources.keys()))
+    if strangers:
+        raise DataError(f"{path} is damaged: its groups name unknown sources: {strangers}.")
+    return manifest
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append ``record`` to ``path`` as one line, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    append_line(path, json.dumps(asdict(record), ensure_ascii=False, allow_nan=False))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read all records of ``path`` in file order; none if the file does not exist.
+
+    An unfinished last line, left by a kill, is ignored. Fields that this version does not know are ignored.
+
+    Raises:
+        DataError: any other line is malformed, lacks a field, or has an accuracy outside 0 to 1.
+    """
+    lines = _read(path).split(b"\n") if path.exists() else []
+    lines = lines[:-1] if lines and not lines[-1] else lines
+    if lines and not _is_json(lines[-1]):
+        lines.pop()
+    return [_parse_record(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def repair(path: Path) -> bool:
+    """Make ``path`` fit to append to: cut off an unfinished last line, end a finished one with a newline.
+
+    Call it once, before any process appends.
+
+    Returns:
+        whether anything was cut off.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    content = _read(path) if path.exists() else b""
+    body = content.removesuffix(b"\n")
+    last = body[body.rfind(b"\n") + 1 :]
+    if not content or _is_json(last):
+        if content and content == body:
+            append_line(path, "")
+        return False
+    with write_errors(path):
+        os.truncate(path, len(body) - len(last))
+    return True
+
+
+def read_results(run: Path) -> list[Results]:
+    """Read every suite's results in run folder ``run``, ordered by suite id.
+
+    Raises:
+        DataError: a file is damaged, or records contradict each other or their manifest.
+    """
+    folders = sorted(path.parent for path in run.glob(f"results/*/{MANIFEST}"))
+    return [_read_suite(run, folder) for folder in folders]
+
+
+def _read_suite(run: Path, folder: Path) -> Results:
+    """Read one suite's manifest and records."""
+    manifest = read_manifest(folder)
+    for path in folder.glob("*.jsonl"):
+        if unquote(path.stem) not in manifest.sources:
+            raise DataError(
+                f"{path} holds records of a source that {MANIFEST} beside it does not list; remove one."
+            )
+    records = {}
+    for source in manifest.sources:
+        records[source] = _read_source(folder / f"{file_name(source)}.jsonl", manifest, source)
+    return Results(run, manifest, records)
+
+
+def _read_source(path: Path, manifest: Manifest, source: str) -> tuple[Record, ...]:
+    """Read one source's records, each task once, and check them against the manifest."""
+    unique: dict[str, Record] = {}
+    for number, record in enumerate(read_records(path), start=1):
+        _check_identity(path, number, manifest, source, record)
+        earlier = unique.setdefault(record.task, record)
+        if earlier.accuracy != record.accuracy:
+            raise DataError(
+                f"{path}, line {number}: task {record.task} has accuracy {record.accuracy}, but "
+                f"{earlier.accuracy} on an earlier line; delete the file and evaluate this source again."
+            )
+    if len(unique) > manifest.sources[source]:
+        raise DataError(
+            f"{path} holds {len(unique)} tasks, but the protocol has {manifest.sources[source]}; delete the "
+            "file and evaluate this source again."
+        )
+    return tuple(unique.values())
+
+
+def _check_identity(path: Path, number: int, manifest: Manifest, source: str, record: Record) -> None:
+    """Refuse a record of another evaluation than the manifest's."""
+    try:
+        task = Task.parse(record.task)
+    except UsageError as error:
+        raise DataError(f"{path}, line {number}: {error}.") from error
+    pairs = [(name, getattr(record, name), getattr(manifest, name)) for name in IDENTITY]
+    pairs += [("source", record.source, source), ("task's suite", task.suite, manifest.suite)]
+    pairs += [("task's source", task.source, source), ("split", task.split, manifest.split)]
+    for name, found, wanted in [*pairs, ("seed", task.seed, manifest.seed)]:
+        if found != wanted:
+            raise DataError(
+                f"{path}, line {number}: {name} is {found!r}, but this evaluation has {wanted!r}; records of "
+                "different evaluations do not mix. Delete the file and evaluate this source again."
+            )
+
+
+def _parse_record(path: Path, number: int, line: bytes) -> Record:
+    """Parse line ``number`` of ``path``."""
+    try:
+        record: Record = _adapter(Record).validate_json(line, strict=True)
+    except ValidationError as error:
+        raise DataError(_damaged(path, number, _reason(error))) from error
+    if not 0.0 <= record.accuracy <= 1.0:
+        raise DataError(_damaged(path, number, f"accuracy {record.accuracy} is not between 0 and 1"))
+    return record
+
+
+def _damaged(path: Path, number: int, reason: str) -> str:
+    remedy = "delete the line and repeat `lite-bench eval` to redo its task"
+    return f"{path}, line {number} is damaged: {reason}; {remedy}."
+
+
+def _reason(error: ValidationError) -> str:
+    """The first thing wrong, with the field it is wrong in."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"]
+    return f"{place}: {message}" if place else message
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether ``line`` is whole; no proper beginning of a record is JSON."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(path: Path) -> bytes:
+    """Read all of ``path``.
+
+    Raises:
+        DataError: it exists but cannot be read.
+        FileNotFoundError: it does not exist.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(
+            f"Could not read {path}: {error.strerror}; check the path and its permissions."
+        ) from error

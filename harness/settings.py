@@ -1,0 +1,138 @@
+"""Everything that decides a run, as one validated object: flags over a TOML file over defaults.
+
+The object is saved in the run folder as ``config.toml``, which is itself a valid ``--config`` file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lite_bench.harness.errors import UnknownNameError, UsageError
+
+Precision = Literal["fp32", "bf16"]
+DEFAULT_BACKBONE = "efficientnet_b0"
+DEFAULT_LR = 1e-3
+
+
+class Settings(BaseModel):
+    """Settings of a run.
+
+    Attributes:
+        learner: entry-point name.
+        params: options of the learner (``-P key=value``).
+        backbone: name of the feature extractor.
+        pretrained: start from published weights; None means if the backbone has any.
+        weights: file to start the backbone from.
+        suite: name of the suite; a name may carry a path, as in ``folder:photos``.
+        suite_options: options of the suite (``-S key=value``).
+        data_dir: folder with the suite's data.
+        image_size: side of the images in pixels; None means the suite's own.
+        gradient: name of the gradient estimator.
+        lite_h: support images that carry a gradient.
+        batch_size: images that travel through a network at once, queries and support alike.
+        tasks: training tasks in all.
+        tasks_per_step: tasks per optimizer step.
+        lr: Adam's learning rate; None means the learner's own or 0.001.
+        lr_halve_every: halve the learning rate after this many tasks; 0 never does.
+        validate_every: training tasks between validations; 0 never validates.
+        validation_tasks: validation tasks per source.
+        checkpoint_seconds: least time between two checkpoints.
+        precision: ``fp32``, or ``bf16`` for the networks with heads and statistics in float32.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: episodes prepared ahead, in as many threads.
+        seed: seed of initialisation, task order and gradient estimates.
+        limit: evaluate at most this many tasks per source; None means all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learner: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    backbone: str = DEFAULT_BACKBONE
+    pretrained: bool | None = None
+    weights: Path | None = None
+    suite: str | None = None
+    suite_options: dict[str, Any] = Field(default_factory=dict)
+    data_dir: Path | None = None
+    image_size: int | None = Field(None, ge=8, le=4096)
+    gradient: str = "lite"
+    lite_h: int = Field(40, ge=0)
+    batch_size: int = Field(40, ge=1)
+    tasks: int = Field(10_000, ge=1)
+    tasks_per_step: int = Field(16, ge=1)
+    lr: float | None = Field(None, gt=0)
+    lr_halve_every: int = Field(0, ge=0)
+    validate_every: int = Field(1000, ge=0)
+    validation_tasks: int = Field(50, ge=1)
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    precision: Precision = "fp32"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    workers: int = Field(2, ge=1, le=64)
+    seed: int = Field(0, ge=0)
+    limit: int | None = Field(None, ge=1)
+
+    def changed(self, **changes: Any) -> Settings:
+        """Give a copy with some settings replaced, validated anew."""
+        return validate({**self.model_dump(), **changes})
+
+
+def flag(name: str) -> str:
+    """Spell a setting as its command-line flag."""
+    special = {"params": "-P", "suite_options": "-S", "learner": "LEARNER"}
+    return special.get(name, "--" + name.replace("_", "-"))
+
+
+def validate(values: Mapping[str, Any]) -> Settings:
+    """Build settings from plain values.
+
+    Raises:
+        UnknownNameError: a key that is not a setting.
+        UsageError: a value of the wrong type or range.
+    """
+    unknown = [key for key in values if key not in Settings.model_fields]
+    if unknown:
+        raise UnknownNameError("setting", unknown[0], Settings.model_fields)
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise UsageError(f"No {name} is named; give {flag(name)} (see `lite-bench list {name}s`).") from error
+        raise UsageError(f"{flag(name)} {first['input']} is not usable: {first['msg']}.") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings; keys may be written with ``-`` or ``_``. Relative paths stay relative.
+
+    Raises:
+        UsageError: the file is missing or is not TOML.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}; give a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not valid TOML: {error}.") from error
+    return {key.replace("-", "_"): value for key, value in content.items()}
+
+
+def resolve(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    """Lay the flags that were given (not None, not empty) over a config file, over the defaults."""
+    values = read_config(config) if config is not None else {}
+    for key, value in flags.items():
+        if value is None or value in ({}, []):
+            continue
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return validate(values)
+
+
+def dump(settings: Settings) -> str:
+    """Write settings as TOML; settings that are None are left out."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,168 @@
+"""From records to reported numbers: means, intervals, and what is missing.
+
+Intervals follow the Meta-Dataset protocol: a mean over n tasks has the half width 1.96 s / sqrt(n), s the
+population standard deviation (Triantafillou et al., "Meta-Dataset", ICLR 2020). A number is reported only
+when everything it averages over is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lite_bench.harness.core import Record
+from lite_bench.harness.errors import DataError
+from lite_bench.harness.records import Manifest
+
+Z95 = 1.96
+"""The protocol's normal quantile; published intervals use these three digits."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and how far to trust it.
+
+    Attributes:
+        mean: in the unit of the values; accuracies are fractions.
+        half_width: half width of the 95 % interval, or None where there is no telling (one task).
+        n: number of tasks behind it.
+    """
+
+    mean: float
+    half_width: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class SourceScore:
+    """One source's score and how much of it is there.
+
+    Attributes:
+        estimate: over the tasks done so far, or None if none is.
+        done: tasks done.
+        expected: tasks asked for.
+        protocol: tasks that the protocol asks for.
+    """
+
+    estimate: Estimate | None
+    done: int
+    expected: int
+    protocol: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task asked for is done."""
+        return self.estimate is not None and self.done >= self.expected
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is complete, but on fewer tasks than the protocol's."""
+        return self.complete and self.done < self.protocol
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The reported numbers of one evaluation.
+
+    Attributes:
+        sources: by source, in reporting order.
+        groups: mean of the source means by group; None where a source of the group is not complete.
+        synthetic: True if any record comes from stand-in data.
+    """
+
+    sources: dict[str, SourceScore]
+    groups: dict[str, Estimate | None]
+    synthetic: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task asked for is done."""
+        return all(score.complete for score in self.sources.values())
+
+    @property
+    def partial(self) -> bool:
+        """Whether some source was limited to fewer tasks than the protocol's."""
+        return any(score.partial for score in self.sources.values())
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Compute mean and 95 % interval, 1.96 * population standard deviation / sqrt(n).
+
+    Args:
+        values: one number per task, at least one.
+
+    Raises:
+        DataError: there are no values.
+    """
+    n = len(values)
+    if n == 0:
+        raise DataError("There is no mean of 0 tasks; evaluate at least one.")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(mean, None, 1)
+    variance = math.fsum((value - mean) ** 2 for value in values) / n
+    return Estimate(mean, Z95 * math.sqrt(variance / n), n)
+
+
+def student_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Half width of Student's t interval: unlike the protocol's, right for few tasks too.
+
+    Args:
+        values: one number per task.
+        confidence: probability that the interval covers the true mean, 0 to 1.
+
+    Returns:
+        t * sample standard deviation / sqrt(n), or None for fewer than two values.
+    """
+    from scipy.stats import t  # imported here: tables need no scipy, and it takes a second
+
+    n = len(values)
+    if n < 2:
+        return None
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return float(t.ppf((1 + confidence) / 2, n - 1)) * math.sqrt(variance / n)
+
+
+def mean_of_means(estimates: Sequence[Estimate]) -> Estimate:
+    """Average k independent estimates with equal weight; the half width is sqrt(sum of squares) / k.
+
+    Raises:
+        DataError: there are no estimates.
+    """
+    k = len(estimates)
+    if k == 0:
+        raise DataError("There is no mean of 0 sources; a group needs at least one.")
+    widths = [each.half_width for each in estimates if each.half_width is not None]
+    half_width = math.hypot(*widths) / k if len(widths) == k else None
+    mean = math.fsum(each.mean for each in estimates) / k
+    return Estimate(mean, half_width, sum(each.n for each in estimates))
+
+
+def summarise(manifest: Manifest, records: Mapping[str, Sequence[Record]]) -> Summary:
+    """Compute the reported numbers of one evaluation.
+
+    A limited evaluation (``manifest.limit``) counts as complete, and the summary as partial.
+
+    Args:
+        manifest: what was to be evaluated.
+        records: by source, each task once; sources may be absent.
+    """
+    sources = {source: _score(manifest, source, records.get(source, ())) for source in manifest.sources}
+    groups = {name: _group(sources, members) for name, members in manifest.groups.items()}
+    synthetic = any(record.synthetic for each in records.values() for record in each)
+    return Summary(sources, groups, synthetic)
+
+
+def _score(manifest: Manifest, source: str, records: Sequence[Record]) -> SourceScore:
+    """Score one source."""
+    accuracy = estimate([record.accuracy for record in records]) if records else None
+    return SourceScore(accuracy, len(records), manifest.expected(source), manifest.sources[source])
+
+
+def _group(sources: Mapping[str, SourceScore], members: Sequence[str]) -> Estimate | None:
+    """Average a group, or say None if anything is missing."""
+    scores = [sources[member] for member in members]
+    present = [score.estimate for score in scores if score.estimate is not None and score.complete]
+    return mean_of_means(present) if present and len(present) == len(members) else None

@@ -1,0 +1,147 @@
+"""The gradient of one task in two halves.
+
+`adapt` reduces the support set to a small state; the queries run against that state batch by batch, each with its own
+backward pass; one backward pass through `adapt` then carries the gathered gradients into the support set. The support set is processed
+once per task whatever the number of query batches, and the batch size never changes the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support
+from lite_bench.harness.errors import PluginError
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply ``change`` to every tensor of a learner's state, keeping its structure.
+
+    Raises:
+        PluginError: the state is not made of dataclasses, dicts, lists, tuples, tensors and plain values.
+    """
+    if isinstance(state, Tensor):
+        return change(state)
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        fields = {f.name: map_tensors(getattr(state, f.name), change) for f in dataclasses.fields(state)}
+        return dataclasses.replace(state, **fields)
+    if isinstance(state, dict):
+        return {key: map_tensors(value, change) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map_tensors(value, change) for value in state)
+    if state is None or isinstance(state, bool | int | float | str):
+        return state
+    raise PluginError(
+        f"A learner's state holds a {type(state).__name__}; `adapt` must return a dataclass of tensors "
+        "(dicts, lists and plain numbers inside it are fine)."
+    )
+
+
+def split_halves(state: Any) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+    """Cut a state from its graph.
+
+    Returns:
+        the state with every differentiable tensor replaced by a leaf, and the pairs (tensor with graph, leaf).
+    """
+    pairs: list[tuple[Tensor, Tensor]] = []
+
+    def cut(tensor: Tensor) -> Tensor:
+        leaf = tensor.detach()
+        if tensor.requires_grad:
+            leaf = leaf.requires_grad_()
+            pairs.append((tensor, leaf))
+        return leaf
+
+    return map_tensors(state, cut), pairs
+
+
+def query_batches(query: Iterable[QueryBatch], size: int) -> Iterator[QueryBatch]:
+    """Cut the batches of an episode into batches of at most ``size`` images."""
+    for batch in query:
+        for start in range(0, len(batch.labels), size):
+            part = slice(start, start + size)
+            groups = None if batch.groups is None else batch.groups[part]
+            yield QueryBatch(batch.images[part], batch.labels[part], groups)
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """What one training task gave: mean query loss (cross-entropy and penalty), and the number of correct queries."""
+
+    loss: float
+    correct: int
+    n_query: int
+
+
+def accumulate_task_gradient(
+    learner: Learner,
+    episode: Episode,
+    estimator: Estimator,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    precision: Context = nullcontext,
+) -> TaskOutcome:
+    """Add the gradient of one task's loss, the mean cross-entropy over all its queries, to the parameters' ``.grad``.
+
+    Args:
+        learner: in training mode, on ``device``.
+        episode: the task.
+        estimator: supplies ``encode``.
+        batch_size: queries at a time; a memory knob.
+        generator: randomness of the estimator, on the CPU.
+        device: where to run.
+        precision: context of the networks, such as autocast to bfloat16.
+    """
+    support = move_support(episode.support, device)
+    draw = estimator.begin(support, generator)
+    update_scale = estimator.update_scale(len(support.labels))
+    loss, correct = 0.0, 0
+    batches = query_batches(episode.query, batch_size)
+    groups: Iterable[Iterable[QueryBatch]] = ([batch] for batch in batches) if estimator.redraws else [batches]
+    for group in groups:
+        with precision():
+            state = learner.adapt(draw.support, draw.encode())
+        leaves, pairs = split_halves(state)
+        del state
+        for batch in group:
+            weight = 1.0 if estimator.sums_batches else len(batch.labels) / episode.n_query
+            batch_loss, logits = query_loss(learner, leaves, batch, device, precision)
+            (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]
+            loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
+            correct += int((logits.argmax(1).cpu() == batch.labels).sum())
+        backward_through_adapt(pairs)
+    return TaskOutcome(loss, correct, episode.n_query)
+
+
+def move_support(support: Support, device: torch.device | str) -> Support:
+    """Copy a support set to ``device``, as uint8."""
+    images = support.images.to(device, non_blocking=True)
+    return Support(images, support.labels.to(device, non_blocking=True), support.way)
+
+
+def query_loss(
+    learner: Learner, state: Any, batch: QueryBatch, device: torch.device | str, precision: Context
+) -> tuple[Tensor, Tensor]:
+    """Compute mean cross-entropy plus penalty, and the detached logits, of one query batch."""
+    with precision():
+        logits = learner.classify(state, batch.images.to(device, non_blocking=True))
+    loss = cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, batch.labels.to(device))
+    penalty = getattr(learner, "penalty", None)
+    return (loss + penalty() if penalty is not None else loss), logits.detach()
+
+
+def backward_through_adapt(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Carry the gradients gathered at the leaves back through `adapt`."""
+    reached = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
+    if reached:
+        tensors, gradients = zip(*reached, strict=True)
+        torch.autograd.backward(tensors, gradients)

@@ -1,0 +1,228 @@
+"""Feature extractors: any timm network, ResNet-18 for 84 pixels, and the four-block Omniglot network.
+
+A backbone maps uint8 images [N, 3, S, S] to float features [N, D] after global average pooling. Its name may
+end in ``+gn``: every BatchNorm is then replaced by a per-image GroupNorm, which is what a network trained from
+scratch under ``lite`` or ``exact`` needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, UInt8
+from lite_bench.harness.errors import UnknownNameError, UsageError, WeightsError
+from lite_bench.models.normalisation import with_per_image_norms
+from lite_bench.models.weights import load_weights
+from torch import Tensor, nn
+from torch.func import functional_call
+
+PER_IMAGE_SUFFIX = "+gn"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A network with its input scaling.
+
+    Attributes:
+        name: the name it was asked for.
+        image_size: side S of the images it was built for.
+        features: D, the length of a feature vector.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        image_size: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        """Wrap ``network``, which maps normalised images [N, len(mean), S, S] to features [N, D].
+
+        Args:
+            name: the name it was asked for.
+            network: the feature extractor.
+            image_size: side S in pixels.
+            mean: per channel, on the 0 to 1 scale; one value means that the network sees grey images.
+            std: per channel, on the 0 to 1 scale.
+
+        Raises:
+            UsageError: the network cannot run on images of this size.
+        """
+        super().__init__()
+        self.name = name
+        self.image_size = image_size
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.features = self._measure()
+
+    def _measure(self) -> int:
+        training = self.network.training
+        try:
+            with torch.no_grad():
+                blank = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
+                shape = self.network.eval()(self.scale(blank)).shape
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UsageError(
+                f"Backbone {self.name} cannot take images of {self.image_size} pixels ({error}); "
+                "choose another --image-size."
+            ) from error
+        self.network.train(training)
+        if len(shape) != 2:
+            raise UsageError(f"Backbone {self.name} gives features of shape {tuple(shape)}, not [N, D]; choose another.")
+        return int(shape[1])
+
+    def scale(self, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N channels S S"]:
+        """Map uint8 images to the range the network was trained on."""
+        pixels = images.to(self.mean.dtype).div_(255)
+        if self.mean.shape[1] == 1:
+            pixels = pixels.mean(1, keepdim=True)
+        return pixels.sub_(self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(
+        self, images: UInt8[Tensor, "N 3 S S"], parameters: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """Compute features, in float32 or better whatever the precision inside.
+
+        Args:
+            images: uint8 [N, 3, S, S].
+            parameters: values to use in place of the network's own, by parameter name (adapted weights, FiLM).
+        """
+        pixels = self.scale(images)
+        if parameters is None:
+            features = self.network(pixels)
+        else:
+            features = functional_call(self.network, dict(parameters), (pixels,))
+        return cast("Tensor", features.to(self.mean.dtype))
+
+
+class Conv4(nn.Module):
+    """Four blocks of 3x3 convolution (64 filters), BatchNorm, ReLU and 2x2 max-pool, flattened.
+
+    The Omniglot network of Vinyals et al., Matching Networks, NeurIPS 2016, and Snell et al., Prototypical
+    Networks, NeurIPS 2017; D = 64 on 28x28 images.
+    """
+
+    def __init__(self, in_channels: int = 1, filters: int = 64) -> None:
+        """Build the blocks for ``in_channels`` input channels."""
+        super().__init__()
+        widths = [in_channels] + [filters] * 4
+        self.blocks = nn.Sequential(*(self._block(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+
+    @staticmethod
+    def _block(n_in: int, n_out: int) -> nn.Sequential:
+        # ReLU and max-pool commute; pooling first leaves a quarter of the values to rectify and to keep.
+        layers = [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.MaxPool2d(2), nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    def forward(self, pixels: Float[Tensor, "N channels S S"]) -> Float[Tensor, "N D"]:
+        """Compute features [N, 64 (S // 16)^2]."""
+        return cast("Tensor", self.blocks(pixels).flatten(1))
+
+
+def _finish(
+    name: str,
+    network: nn.Module,
+    image_size: int,
+    weights: Path | None,
+    **scaling: Any,
+) -> Backbone:
+    if name.endswith(PER_IMAGE_SUFFIX):
+        with_per_image_norms(network)
+    backbone = Backbone(name, network, image_size, **scaling)
+    if weights is not None:
+        load_weights(backbone.network, weights, name)
+    return backbone
+
+
+def _refuse_pretrained(name: str, pretrained: bool | None) -> None:
+    if pretrained:
+        raise WeightsError(
+            f"Backbone {name} has no published weights; use --no-pretrained to start from scratch "
+            "or give a file with --weights FILE."
+        )
+
+
+def conv4(
+    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
+) -> Backbone:
+    """Build the four-block Omniglot network on inverted grey images: ink is 1, paper 0."""
+    _refuse_pretrained(name, pretrained and weights is None)
+    return _finish(name, Conv4(), image_size, weights, mean=(1.0,), std=(-1.0,))
+
+
+def resnet18_84(
+    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
+) -> Backbone:
+    """Build ResNet-18 for 84 pixels: a 5x5 stride-2 stem without max-pool (LITE, appendix to Table 1)."""
+    _refuse_pretrained(name, pretrained and weights is None)
+    network = _create("resnet18", name, pretrained=False)
+    network.conv1 = nn.Conv2d(3, 64, kernel_size=5, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    return _finish(name, network, image_size, weights)
+
+
+def timm_backbone(
+    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
+) -> Backbone:
+    """Build any network that timm knows, without its classifier.
+
+    Args:
+        name: timm's name, optionally after ``timm:`` and before ``+gn``.
+        image_size: side S in pixels; transformers are resized to it.
+        pretrained: load timm's default weights; None means yes, unless ``weights`` are given or ``+gn`` changes
+            the network.
+        weights: a file with weights of this network.
+
+    Raises:
+        UnknownNameError: timm has no such network.
+        WeightsError: weights cannot be had or do not fit.
+    """
+    base = name.removeprefix("timm:").removesuffix(PER_IMAGE_SUFFIX)
+    changed = name.endswith(PER_IMAGE_SUFFIX)
+    if changed:
+        _refuse_pretrained(name, pretrained and weights is None)
+    wanted = weights is None and not changed and pretrained is not False
+    network = _create(base, name, pretrained=wanted)
+    if hasattr(network, "set_input_size"):
+        _resize(network, name, image_size)
+    config = network.pretrained_cfg
+    return _finish(name, network, image_size, weights, mean=config["mean"], std=config["std"])
+
+
+def _create(base: str, asked: str, *, pretrained: bool) -> Any:
+    import timm
+
+    if not timm.is_model(base):
+        raise UnknownNameError("backbone", asked, timm.list_models(), "List them with `lite-bench list backbones --timm '*'`.")
+    try:
+        return timm.create_model(base, pretrained=pretrained, num_classes=0)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"The pretrained weights of {asked} could not be had ({type(error).__name__}). Without a network, give a "
+            "file with --weights FILE, put them in the cache (see `lite-bench doctor`), or start from scratch "
+            "with --no-pretrained."
+        ) from error
+
+
+def _resize(network: Any, name: str, image_size: int) -> None:
+    if "img_size" not in inspect.signature(network.set_input_size).parameters:
+        return
+    try:
+        network.set_input_size(img_size=image_size)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UsageError(f"Backbone {name} cannot take images of {image_size} pixels ({error}); change --image-size.") from error
+
+
+BackboneFactory = Callable[..., Backbone]

@@ -1,0 +1,149 @@
+"""Mahalanobis classification with regularised class covariances, without a matrix inverse.
+
+Logits are -(f - mu_c)^T Q_c^-1 (f - mu_c) with Q_c = lambda_c S_c + (1 - lambda_c) S + beta I, where S_c and S are
+covariances about the class mean and about the overall mean, lambda_c = k_c / (k_c + 1) (Bateni et al., Improved Few-Shot
+Visual Classification, CVPR 2020, eqs. 1 to 3). All class covariances are scalings of one matrix of centred rows,
+
+    Q_c = beta I + V^T diag(s_c)^2 V,
+
+V [R, D] holding the support features about their class means and the class means about the overall mean (R = N + C):
+the within-class and between-class parts of the total scatter. So there are two routes to the same numbers:
+
+* R < D, Woodbury: one Gram matrix V V^T [R, R] for all classes, one Cholesky of beta I + diag(s_c) V V^T diag(s_c)
+  per class: R^2 D + C R^3/3 multiply-adds.
+* R >= D, direct: the total scatter once, one Cholesky of Q_c [D, D] per class: 2 R D^2 + C D^3/3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from lite_bench.models.class_statistics import class_counts, class_means
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassGaussians:
+    """Class means and factored precisions; exactly one of the two routes is filled.
+
+    Attributes:
+        means: mu_c, [C, D].
+        rows: V for Woodbury, [R, D], else [0, D].
+        scales: s_c, [C, R] for Woodbury, else [0, 0].
+        factors: lower Cholesky factors, [C, R, R] (Woodbury, of Q in row space over beta) or [C, D, D] (direct).
+        beta: the ridge, a scalar.
+    """
+
+    means: Float[Tensor, "C D"]
+    rows: Float[Tensor, "R D"]
+    scales: Float[Tensor, "_C R"]
+    factors: Float[Tensor, "C K K"]
+    beta: Float[Tensor, ""]
+
+
+def fit_class_gaussians(
+    features: Float[Tensor, "N D"],
+    labels: Int[Tensor, " N"],
+    way: int,
+    beta: float = 1.0,
+    compat_one_shot: bool = False,
+) -> ClassGaussians:
+    """Estimate the class distributions from a support set.
+
+    Args:
+        features: support features.
+        labels: classes 0..way-1, each present.
+        way: C.
+        beta: weight of the identity in Q_c.
+        compat_one_shot: give one-shot classes the released codes' accidental covariance instead of zero: the variance across the D
+            entries of their single feature vector, in every cell of the matrix.
+    """
+    n = len(features)
+    means = class_means(features, labels, way)
+    weights = _covariance_weights(features, labels, way, compat_one_shot)
+    ridge = torch.as_tensor(beta, dtype=features.dtype, device=features.device)
+    rows = torch.cat([features - means[labels], means - features.mean(0)])
+    if compat_one_shot:
+        rows = torch.cat([rows, torch.ones_like(rows[:1])])
+    if len(rows) >= features.shape[1]:
+        matrices = _direct_covariances(rows[:n], rows[n : n + way], labels, weights)
+        return ClassGaussians(means, rows[:0], rows[:0, :0], torch.linalg.cholesky(_add_ridge(matrices, ridge)), ridge)
+    scales = _row_scales(labels, weights, compat_one_shot)
+    gram = scales.unsqueeze(2) * (rows @ rows.T) * scales.unsqueeze(1)
+    return ClassGaussians(means, rows, scales, torch.linalg.cholesky(_add_ridge(gram, ridge)), ridge)
+
+
+@dataclass(frozen=True)
+class _CovarianceWeights:
+    """Weights of the parts of Q_c - beta I, each [C].
+
+    Attributes:
+        counts: k_c.
+        total: (1 - lambda_c) / (N - 1), on the scatter of all support features about the overall mean.
+        own: lambda_c / (k_c - 1), on the scatter of class c about its mean; 0 for one-shot classes.
+        ones: on the matrix of ones; only with ``compat_one_shot``.
+    """
+
+    counts: Tensor
+    total: Tensor
+    own: Tensor
+    ones: Tensor
+
+
+def _covariance_weights(features: Tensor, labels: Tensor, way: int, compat_one_shot: bool) -> _CovarianceWeights:
+    k = class_counts(labels, way).to(features.dtype)
+    shrink = k / (k + 1)
+    own = shrink / (k - 1).clamp(min=1) * (k > 1)
+    ones = torch.zeros_like(k)
+    if compat_one_shot:
+        spread = class_means(features.var(dim=1, keepdim=True), labels, way).squeeze(1)
+        ones = shrink * spread * (k == 1)
+    return _CovarianceWeights(k, (1 - shrink) / max(1, len(features) - 1), own, ones)
+
+
+def _row_scales(labels: Tensor, weights: _CovarianceWeights, compat_one_shot: bool) -> Tensor:
+    """Give s_c for the rows of V: N within-class rows, C between-class rows, and the row of ones if there is one."""
+    classes = torch.arange(len(weights.counts), device=labels.device)
+    member = labels.unsqueeze(0) == classes.unsqueeze(1)
+    squares = [weights.total.unsqueeze(1) + weights.own.unsqueeze(1) * member]
+    squares.append(weights.total.unsqueeze(1) * weights.counts.unsqueeze(0))
+    scales = torch.cat(squares, dim=1).sqrt()
+    if not compat_one_shot:
+        return scales
+    # The derivative of a square root is infinite at zero, where classes of several shots would meet it.
+    safe = torch.where(weights.ones > 0, weights.ones, torch.ones_like(weights.ones)).sqrt()
+    return torch.cat([scales, torch.where(weights.ones > 0, safe, 0).unsqueeze(1)], dim=1)
+
+
+def _direct_covariances(within: Tensor, between: Tensor, labels: Tensor, weights: _CovarianceWeights) -> Tensor:
+    """Give Q_c - beta I, [C, D, D]; the total scatter is formed once."""
+    total = within.T @ within + between.T @ (between * weights.counts.unsqueeze(1))
+    own = torch.stack([within[labels == c].T @ within[labels == c] for c in range(len(between))])
+    weighted = weights.total.view(-1, 1, 1) * total + weights.own.view(-1, 1, 1) * own
+    return weighted + weights.ones.view(-1, 1, 1)
+
+
+def _add_ridge(matrices: Tensor, ridge: Tensor) -> Tensor:
+    return matrices + ridge * torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+
+
+def mahalanobis_squared(
+    gaussians: ClassGaussians, features: Float[Tensor, "M D"]
+) -> Float[Tensor, "M C"]:
+    """Compute (f_m - mu_c)^T Q_c^-1 (f_m - mu_c) for all queries and classes."""
+    if len(gaussians.rows):
+        return _through_rows(gaussians, features)
+    differences = features.unsqueeze(0) - gaussians.means.unsqueeze(1)
+    whitened = torch.linalg.solve_triangular(gaussians.factors, differences.mT, upper=False)
+    return whitened.square().sum(1).T
+
+
+def _through_rows(gaussians: ClassGaussians, features: Tensor) -> Tensor:
+    """Woodbury: d^T Q^-1 d = (|d|^2 - |L^-1 diag(s) V d|^2) / beta, with L L^T = beta I + diag(s) V V^T diag(s)."""
+    differences = features.unsqueeze(0) - gaussians.means.unsqueeze(1)
+    in_rows = (features @ gaussians.rows.T).unsqueeze(0) - (gaussians.means @ gaussians.rows.T).unsqueeze(1)
+    scaled = in_rows * gaussians.scales.unsqueeze(1)
+    whitened = torch.linalg.solve_triangular(gaussians.factors, scaled.mT, upper=False)
+    return ((differences.square().sum(2) - whitened.square().sum(1)) / gaussians.beta).T

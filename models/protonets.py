@@ -1,0 +1,80 @@
+"""Prototypical networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float, UInt8
+from lite_bench.harness.core import Encode, Support
+from lite_bench.models.backbones import Backbone
+from lite_bench.models.class_statistics import class_means
+from lite_bench.models.normalisation import fix_batch_statistics
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """What a task is reduced to: one mean feature per class, [C, D]."""
+
+    means: Float[Tensor, "C D"]
+
+
+class ProtoNets(nn.Module):
+    """Jake Snell, Kevin Swersky, Richard Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017.
+
+    Classes are the means of their support features; queries go to the nearest. The whole backbone is learned, nothing in it is
+    adapted to the task.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        metric: Literal["euclidean", "cosine"] = "euclidean",
+        logit_scale: float | None = None,
+        learn_scale: bool = False,
+        batch_statistics: bool = False,
+    ) -> None:
+        """Set up the learner.
+
+        Args:
+            backbone: the network to learn.
+            metric: negative squared Euclidean distance, or cosine similarity.
+            logit_scale: factor on the logits; 1 for ``euclidean`` and 10 for ``cosine`` unless given.
+            learn_scale: learn that factor.
+            batch_statistics: BatchNorm normalises with the statistics of the images it sees while training, as in
+                the authors' Omniglot runs; needs ``--gradient full``. Otherwise it uses fixed statistics.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.metric = metric
+        start = logit_scale if logit_scale is not None else (10.0 if metric == "cosine" else 1.0)
+        self.logit_scale = nn.Parameter(torch.tensor(start)) if learn_scale else start
+        self.batch_statistics = batch_statistics
+
+    def train(self, mode: bool = True) -> ProtoNets:
+        """Switch mode; BatchNorm stays on fixed statistics unless ``batch_statistics`` was chosen."""
+        super().train(mode)
+        if not self.batch_statistics:
+            fix_batch_statistics(self)
+        return self
+
+    def adapt(self, support: Support, encode: Encode) -> Prototypes:
+        """Average the support features of each class."""
+        features = encode(self.backbone, support.images)
+        return Prototypes(class_means(features, support.labels, support.way))
+
+    def classify(self, state: Prototypes, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+        """Compare query features with the prototypes."""
+        features = cast("Tensor", self.backbone(images))
+        if self.metric == "cosine":
+            return self.logit_scale * normalize(features, dim=1) @ normalize(state.means, dim=1).T
+        return -self.logit_scale * squared_distances(features, state.means)
+
+
+def squared_distances(a: Float[Tensor, "M D"], b: Float[Tensor, "C D"]) -> Float[Tensor, "M C"]:
+    """Compute ||a_m - b_c||^2 without forming the differences, from one matrix product."""
+    return a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)

@@ -1,0 +1,52 @@
+"""Body adaptation shared by CNAPs and Simple CNAPs: a frozen backbone modulated by a learned set encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from jaxtyping import Float
+from lite_bench.harness.core import Encode, Support
+from lite_bench.models.backbones import Backbone
+from lite_bench.models.film import FilmGenerators, film_sites
+from lite_bench.models.set_encoder import SetEncoder, Statistics
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AdaptedBody:
+    """A task's modulated backbone: FiLM-folded affine parameters by name."""
+
+    film: dict[str, Tensor]
+
+
+class TaskEncoder(nn.Module):
+    """Steps 1 to 3 of CNAPs: z = mean of e(x_n), FiLM parameters from z, features f(x_n; FiLM).
+
+    The backbone is frozen, its BatchNorm on fixed statistics; set encoder and generators are learned.
+    """
+
+    def __init__(self, backbone: Backbone, statistics: Statistics) -> None:
+        """Build set encoder and generators around ``backbone``, which is frozen here."""
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.set_encoder = SetEncoder(backbone.mean, backbone.std, statistics)
+        self.generators = FilmGenerators(film_sites(backbone))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TaskEncoder:
+        """Switch mode; the frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def adapt(self, support: Support, encode: Encode) -> tuple[AdaptedBody, Float[Tensor, "N D"]]:
+        """Modulate the backbone for a task; returns it with the support features it computes."""
+        embedding = encode(self.set_encoder, support.images).mean(0)
+        film = self.generators(embedding, self.backbone.network)
+        return AdaptedBody(film), encode(partial(self.backbone, parameters=film), support.images)
+
+    def features(self, body: AdaptedBody, images: Tensor) -> Float[Tensor, "M D"]:
+        """Compute the features of uint8 images [M, 3, S, S] with the task's modulation."""
+        features: Tensor = self.backbone(images, body.film)
+        return features

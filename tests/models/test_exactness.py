@@ -1,0 +1,183 @@
+"""The gradient claims, by exhaustive enumeration in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lite_bench.harness.core import Episode
+from lite_bench.models.cnaps import CNAPs
+from lite_bench.models.estimators import Exact, Full, Lite, LiteCode, LitePaper, LiteRedraw, Subsample
+from lite_bench.models.protonets import ProtoNets
+from lite_bench.models.simple_cnaps import SimpleCNAPs
+from tests.models.toys import Scripted, build, gradient, subsets, tiny_episode
+
+LEARNERS = [ProtoNets, CNAPs, SimpleCNAPs]
+N, H = 6, 2
+
+
+def passes_of(factory: type[nn.Module]) -> int:
+    return 1 if factory is ProtoNets else 2
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def mean_of_draws(learner: nn.Module, episode: Episode, shared: bool, factor: float | None, passes: int) -> Tensor:
+    each = list(subsets(N, H))
+    draws = [(rows,) for rows in each] if shared or passes == 1 else list(itertools.product(each, repeat=passes))
+    gradients = [gradient(learner, episode, Scripted(rows, N, factor)) for rows in draws]
+    return torch.stack(gradients).mean(0)
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("way", [2, 6])
+def test_the_mean_of_lite_over_all_draws_is_the_full_gradient(factory: type[nn.Module], way: int) -> None:
+    learner, episode = build(factory), tiny_episode(n=N, way=way)
+    full = gradient(learner, episode, Full(0, 100))
+    mean = mean_of_draws(learner, episode, shared=False, factor=None, passes=passes_of(factory))
+    assert full.norm() > 1e-4
+    assert relative(mean, full) < 1e-10
+
+
+@pytest.mark.parametrize("factory", [CNAPs, SimpleCNAPs])
+def test_a_draw_shared_by_both_passes_is_biased_whatever_its_scale(factory: type[nn.Module]) -> None:
+    learner, episode = build(factory), tiny_episode(n=N)
+    full = gradient(learner, episode, Full(0, 100))
+    for factor in (1.0, N / H):
+        mean = mean_of_draws(learner, episode, shared=True, factor=factor, passes=2)
+        assert relative(mean, full) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("factory", "least"), [(ProtoNets, 0.05), (CNAPs, 0.05), (SimpleCNAPs, 0.05)]
+)
+def test_the_published_variants_are_biased(factory: type[nn.Module], least: float) -> None:
+    """Their mean over all draws: no factor (released code), and N/H on the whole update (Algorithm 1)."""
+    learner, episode = build(factory), tiny_episode(n=N)
+    full = gradient(learner, episode, Full(0, 100))
+    code = mean_of_draws(learner, episode, shared=True, factor=1.0, passes=passes_of(factory))
+    paper = code * N / H
+    print(f"{factory.__name__}: lite-code off by {relative(code, full):.2f}, lite-paper by {relative(paper, full):.2f}")
+    assert relative(code, full) > least
+    assert relative(paper, full) > least
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("estimator", [LiteCode, LitePaper])
+def test_the_named_published_variants_average_to_their_enumeration(
+    factory: type[nn.Module], estimator: type[LiteCode]
+) -> None:
+    """The registered estimators draw what the enumeration above enumerates: their draws, one by one, are members of it."""
+    learner, episode = build(factory), tiny_episode(n=N)
+    scale = N / H if estimator is LitePaper else 1.0
+    members = [gradient(learner, episode, Scripted((rows,), N, 1.0)) * scale for rows in subsets(N, H)]
+    for seed in range(4):
+        drawn = gradient(learner, episode, estimator(H, 100), seed=seed)
+        assert min(relative(drawn, member) for member in members) < 1e-12
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+def test_registered_lite_draws_independently_in_every_pass(factory: type[nn.Module]) -> None:
+    learner, episode = build(factory), tiny_episode(n=N)
+    each = list(subsets(N, H))
+    members = {
+        rows: gradient(learner, episode, Scripted(rows, N)) for rows in itertools.product(each, repeat=passes_of(factory))
+    }
+    seen = set()
+    for seed in range(6):
+        drawn = gradient(learner, episode, Lite(H, 100), seed=seed)
+        seen |= {rows for rows, member in members.items() if relative(drawn, member) < 1e-12}
+    assert seen
+    if passes_of(factory) == 2:
+        assert any(first != second for first, second in seen)
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_exact_equals_full(factory: type[nn.Module], chunk: int) -> None:
+    learner, episode = build(factory), tiny_episode(n=11, way=3)
+    full = gradient(learner, episode, Full(0, 100))
+    assert relative(gradient(learner, episode, Exact(0, chunk)), full) < 1e-10
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteRedraw])
+def test_the_query_batch_size_never_changes_the_gradient(factory: type[nn.Module], estimator: type[Full]) -> None:
+    learner, episode = build(factory), tiny_episode(n=N, m=7)
+    h = N if estimator is LiteRedraw else H
+    whole = gradient(learner, episode, estimator(h, 3))
+    for size in (1, 2, 5):
+        assert relative(gradient(learner, episode, estimator(h, 3), batch_size=size), whole) < 1e-10
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+def test_lite_with_h_of_at_least_n_is_the_full_gradient(factory: type[nn.Module]) -> None:
+    learner, episode = build(factory), tiny_episode(n=N)
+    full = gradient(learner, episode, Full(0, 100))
+    for h in (N, N + 5):
+        assert relative(gradient(learner, episode, Lite(h, 2)), full) < 1e-10
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("estimator", [Exact, Lite, LiteRedraw, LiteCode, LitePaper])
+@pytest.mark.parametrize("h", [0, 1, 4])
+def test_forward_values_are_those_of_full(factory: type[nn.Module], estimator: type[Full], h: int) -> None:
+    learner, episode = build(factory), tiny_episode(n=N)
+    generator = torch.Generator().manual_seed(1)
+
+    def logits(kind: type[Full]) -> Tensor:
+        draw = kind(h, 4).begin(episode.support, generator)
+        state = learner.adapt(draw.support, draw.encode())  # type: ignore[operator]
+        (batch,) = episode.query
+        values: Tensor = learner.classify(state, batch.images)  # type: ignore[operator]
+        return values.detach()
+
+    torch.testing.assert_close(logits(estimator), logits(Full), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("factory", [CNAPs, SimpleCNAPs])
+def test_without_gradient_rows_only_the_set_encoder_is_left_untrained(factory: type[nn.Module]) -> None:
+    learner, episode = build(factory), tiny_episode(n=N)
+    gradient(learner, episode, Lite(0, 100))
+    trained = {name for name, p in learner.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert not any("set_encoder" in name for name in trained)
+    assert any("generators" in name for name in trained)
+
+
+def test_protonets_learns_from_queries_alone() -> None:
+    learner, episode = build(ProtoNets), tiny_episode(n=N)
+    assert gradient(learner, episode, Lite(0, 100)).norm() > 1e-3
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+def test_every_head_reaches_the_support_features(factory: type[nn.Module]) -> None:
+    """Guards against heads that detach class statistics: the support path alone must carry a gradient."""
+    learner, episode = build(factory), tiny_episode(n=N)
+    with_support = gradient(learner, episode, Full(0, 100))
+    without = gradient(learner, episode, Lite(0, 100))
+    assert relative(without, with_support) > 1e-2
+
+
+def test_the_variance_of_lite_falls_as_without_replacement() -> None:
+    """Var is proportional to (N - H) / (H (N - 1)) on the support path (`learners.md` 3.1)."""
+    learner, episode = build(ProtoNets), tiny_episode(n=N)
+    spread = {}
+    for h in (1, 2, 3, 5):
+        draws = torch.stack([gradient(learner, episode, Scripted((rows,), N)) for rows in subsets(N, h)])
+        spread[h] = float(draws.var(0, unbiased=False).sum())
+    for h in (2, 3, 5):
+        expected = (N - h) / (h * (N - 1))
+        assert spread[h] / spread[1] == pytest.approx(expected, rel=1e-8)
+
+
+def test_subsample_keeps_every_class_and_changes_the_task() -> None:
+    episode = tiny_episode(n=12, way=4)
+    for h in (1, 4, 7, 50):
+        draw = Subsample(h, 100).begin(episode.support, torch.Generator().manual_seed(h))
+        assert len(draw.support.labels) == min(12, max(h, 4))
+        assert draw.support.labels.unique().tolist() == [0, 1, 2, 3]
