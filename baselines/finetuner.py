@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
-from lite_bench.harness.core import Encode, Support
-from lite_bench.models.backbones import Backbone
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
+
+from lite_bench.harness.core import Encode, Support
+from lite_bench.models.backbones import Backbone
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,7 @@ class Folder:
         self._n_tasks = check_tasks(tasks)
         self._rule = Rule(way, shot, query, max_way, max_support)
         if data_dir is None:
-            raise UsageError(
-                "The folder suite needs a folder; write --suite folder:PATH or give --data-dir PATH."
-            )
+            raise UsageError("The folder suite needs a folder; write --suite folder:PATH or give --data-dir PATH.")
         root = data_dir.expanduser().resolve()
         self._source = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip(".-") or "images"
         decisive = {
@@ -136,9 +134,7 @@ class Folder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the names and sizes of all images."""
-        lines = [
-            f"{name}/{file} {size}" for name, files in self._index.classes.items() for file, size in files
-        ]
+        lines = [f"{name}/{file} {size}" for name, files in self._index.classes.items() for file, size in files]
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     @property

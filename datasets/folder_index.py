@@ -60,9 +60,7 @@ def list_folder(root: Path) -> FolderIndex:
     """
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
-        raise DataError(
-            f"The image folder {root} {state}; give a folder that holds one sub-folder per class."
-        )
+        raise DataError(f"The image folder {root} {state}; give a folder that holds one sub-folder per class.")
     classes: dict[str, tuple[tuple[str, int], ...]] = {}
     outside: list[str] = []
     for name, files, has_folders in _walk(root, root, ()):
@@ -71,9 +69,7 @@ def list_folder(root: Path) -> FolderIndex:
         else:
             outside.extend(f"{name}/{file}" if name else file for file in files)
     if not classes:
-        raise DataError(
-            f"The image folder {root} has no classes; put the images of each class into a sub-folder."
-        )
+        raise DataError(f"The image folder {root} has no classes; put the images of each class into a sub-folder.")
     return FolderIndex(root, dict(sorted(classes.items())), tuple(sorted(outside)))
 
 
@@ -87,9 +83,7 @@ def holds_classes(root: Path) -> bool:
     if not root.is_dir():
         return False
     tops = [root, *(folder for folder in root.iterdir() if folder.name.lower() in SPLIT_FOLDERS)]
-    return any(
-        _is_seen(path.name) and _has_image_name([path.name]) for top in tops for path in top.glob("*/*")
-    )
+    return any(_is_seen(path.name) and _has_image_name([path.name]) for top in tops for path in top.glob("*/*"))
 
 
 def _walk(root: Path, folder: Path, above: tuple[str, ...]) -> Iterator[tuple[str, list[str], bool]]:
@@ -118,10 +112,7 @@ def _has_image_name(files: Sequence[str]) -> bool:
 def unlikely_images(index: FolderIndex) -> list[str]:
     """List the files of classes whose names do not end like an image's."""
     return [
-        f"{name}/{file}"
-        for name, files in index.classes.items()
-        for file, _ in files
-        if not _has_image_name([file])
+        f"{name}/{file}" for name, files in index.classes.items() for file, _ in files if not _has_image_name([file])
     ]
 
 
@@ -138,8 +129,7 @@ def without_bad_images(index: FolderIndex, decode: Decode) -> FolderIndex:
 
     for_each(check, paths)
     classes = {
-        name: tuple(pair for pair in files if f"{name}/{pair[0]}" not in bad)
-        for name, files in index.classes.items()
+        name: tuple(pair for pair in files if f"{name}/{pair[0]}" not in bad) for name, files in index.classes.items()
     }
     return replace(index, classes=classes, skipped=tuple(sorted(bad)))
 
@@ -154,9 +144,7 @@ def split_by_folders(index: FolderIndex) -> ClassSplits | None:
     Raises:
         DataError: some classes are outside the split folders, or two splits share a class.
     """
-    homes = {
-        name: SPLIT_FOLDERS.get(name.split("/")[0].lower()) if "/" in name else None for name in index.classes
-    }
+    homes = {name: SPLIT_FOLDERS.get(name.split("/")[0].lower()) if "/" in name else None for name in index.classes}
     if not any(homes.values()):
         return None
     if strays := [name for name, home in homes.items() if home is None]:
@@ -180,9 +168,7 @@ def _check_disjoint(root: Path, splits: ClassSplits) -> None:
             )
 
 
-def split_by_seed(
-    classes: Sequence[str], train_fraction: float, validation_fraction: float, seed: int
-) -> ClassSplits:
+def split_by_seed(classes: Sequence[str], train_fraction: float, validation_fraction: float, seed: int) -> ClassSplits:
     """Split classes at random, the same way on every machine.
 
     The classes are put in the order of a hash of the seed and their name, so adding a class moves few others.

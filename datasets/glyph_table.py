@@ -97,9 +97,7 @@ def read_table() -> Table:
 def _letters(groups: dict[str, list[int]]) -> tuple[Letter, ...]:
     """Expand "faces as hexadecimal bits" -> code points."""
     pairs = sorted((code, int(bits, 16)) for bits, codes in groups.items() for code in codes)
-    return tuple(
-        Letter(chr(code), tuple(i for i in range(len(FACES)) if bits >> i & 1)) for code, bits in pairs
-    )
+    return tuple(Letter(chr(code), tuple(i for i in range(len(FACES)) if bits >> i & 1)) for code, bits in pairs)
 
 
 def font_path(face: int) -> Path:
@@ -110,9 +108,7 @@ def font_path(face: int) -> Path:
     """
     path = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FACES[face]}.ttf"
     if not path.is_file():
-        raise DataError(
-            f"The font {path} of matplotlib is missing; reinstall it with `pip install matplotlib`."
-        )
+        raise DataError(f"The font {path} of matplotlib is missing; reinstall it with `pip install matplotlib`.")
     return path
 
 
@@ -177,9 +173,7 @@ def _shape(character: str) -> np.ndarray | None:
     scale = (SIDE - 4) / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     canvas = Image.new("L", (SIDE, SIDE))
-    canvas.paste(
-        image.resize((width, height), Image.Resampling.BOX), ((SIDE - width) // 2, (SIDE - height) // 2)
-    )
+    canvas.paste(image.resize((width, height), Image.Resampling.BOX), ((SIDE - width) // 2, (SIDE - height) // 2))
     return np.asarray(canvas, dtype=np.float32).ravel() / 255
 
 
@@ -190,9 +184,7 @@ def _plain_font() -> ImageFont.FreeTypeFont:
 
 def main() -> None:
     """Write the table to the path on the command line."""
-    parser = argparse.ArgumentParser(
-        description="Make the letter table of the glyph suite from matplotlib's fonts."
-    )
+    parser = argparse.ArgumentParser(description="Make the letter table of the glyph suite from matplotlib's fonts.")
     parser.add_argument("path", type=Path)
     text = json.dumps(make_table(), indent=1)
     parser.parse_args().path.write_text(text + "\n", encoding="ascii")

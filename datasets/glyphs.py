@@ -124,10 +124,7 @@ class Glyphs:
     def tasks(self, split: Split, seed: int = 0) -> Mapping[str, Sequence[Task]]:
         """List the tasks of ``validation`` or ``test`` by script."""
         n = self._n_tasks if split == "test" else min(VALIDATION_TASKS, self._n_tasks)
-        return {
-            name: [Task(self._id, name, split, index, seed) for index in range(n)]
-            for name in self._scripts[split]
-        }
+        return {name: [Task(self._id, name, split, index, seed) for index in range(n)] for name in self._scripts[split]}
 
     def episode(self, task: Task) -> Episode:
         """Draw the images of ``task``: the same pixels on every call, in any order, on any thread.
@@ -139,9 +136,7 @@ class Glyphs:
         letters = self._scripts[task.split][task.source]
         counts = list(_counts(letters, self._rule).values())
         plan = draw_plan(counts, self._rule, task_generator(task, "plan"))
-        return build_episode(
-            task, plan, lambda rows: self._draw(task, [letters[r.class_index] for r in rows])
-        )
+        return build_episode(task, plan, lambda rows: self._draw(task, [letters[r.class_index] for r in rows]))
 
     def _draw(self, task: Task, letters: Sequence[Letter]) -> np.ndarray:
         """Draw one image per letter, uint8 [N, 3, S, S]."""

@@ -127,9 +127,7 @@ class Omniglot:
     def _count(self, names: Sequence[str]) -> dict[str, int]:
         """Count the drawings of each class; class k is character k // turns, turned k % turns times."""
         return {
-            f"{name}@{90 * turn}": len(self._characters[name].sizes)
-            for name in names
-            for turn in range(self._turns)
+            f"{name}@{90 * turn}": len(self._characters[name].sizes) for name in names for turn in range(self._turns)
         }
 
     @staticmethod
@@ -151,9 +149,7 @@ class Omniglot:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the characters and the file sizes of their drawings, the same for any kind of copy."""
-        text = "\n".join(
-            f"{name} {drawings.part} {drawings.sizes}" for name, drawings in self._characters.items()
-        )
+        text = "\n".join(f"{name} {drawings.part} {drawings.sizes}" for name, drawings in self._characters.items())
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -182,9 +178,7 @@ class Omniglot:
     def tasks(self, split: Split, seed: int = 0) -> Mapping[str, Sequence[Task]]:
         """List the tasks of ``validation`` or ``test`` by way and shot."""
         n = self._n_tasks if split == "test" else min(VALIDATION_TASKS, self._n_tasks)
-        return {
-            name: [Task(self._id, name, split, index, seed) for index in range(n)] for name in self._rules
-        }
+        return {name: [Task(self._id, name, split, index, seed) for index in range(n)] for name in self._rules}
 
     def episode(self, task: Task) -> Episode:
         """Make the episode of ``task``, the same from any kind of copy.

@@ -123,9 +123,7 @@ def _zip_reader(
             with lock:
                 return [archive.read(info) for info in infos]
         except (OSError, zipfile.BadZipFile, EOFError) as error:
-            raise DataError(
-                f"The archive {path} is damaged ({error}); download it again from {DOWNLOAD}."
-            ) from error
+            raise DataError(f"The archive {path} is damaged ({error}); download it again from {DOWNLOAD}.") from error
 
     return read
 
@@ -174,9 +172,7 @@ def _tfds_examples(folder: Path, split: str) -> list[tuple[str, int, bytes]]:
         names = builder.info.features["alphabet"].int2str
         promised = int(builder.info.splits[split].num_examples)
         source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-        examples = [
-            (names(int(x["alphabet"])), int(x["alphabet_char_id"]), bytes(x["image"])) for x in source
-        ]
+        examples = [(names(int(x["alphabet"])), int(x["alphabet_char_id"]), bytes(x["image"])) for x in source]
     except Exception as error:
         raise _bad_tfds(folder, f"cannot be read as omniglot ({error})") from error
     if len(examples) != promised:

@@ -208,9 +208,7 @@ def support_counts(sizes: np.ndarray, n_query: int, rule: Rule, generator: np.ra
     return counts
 
 
-def shuffled_rows(
-    classes: Sequence[int], items: Sequence[Sequence[int]], generator: np.random.Generator
-) -> list[Row]:
+def shuffled_rows(classes: Sequence[int], items: Sequence[Sequence[int]], generator: np.random.Generator) -> list[Row]:
     """List the images of a support or query set in random order."""
     rows = [
         Row(class_index, item, label)

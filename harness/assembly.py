@@ -46,9 +46,7 @@ def choose_suite(data_dir: Path | None) -> tuple[str, str]:
     return embedded[0], "no benchmark's data is configured (see `lite-bench doctor`); this suite needs none"
 
 
-def build_suite(
-    name: str, image_size: int | None, data_dir: Path | None, options: dict[str, Any]
-) -> Suite:
+def build_suite(name: str, image_size: int | None, data_dir: Path | None, options: dict[str, Any]) -> Suite:
     """Open the suite ``name``, or ``name:PATH`` for one that reads a folder of the user's."""
     base, _, path = name.partition(":")
     factory = SUITES.load(base)
@@ -137,7 +135,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name} is not there ({torch.cuda.device_count()} CUDA devices found); use --device cpu.")
+        raise UsageError(
+            f"--device {name} is not there ({torch.cuda.device_count()} CUDA devices found); use --device cpu."
+        )
     return device
 
 

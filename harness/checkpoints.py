@@ -99,13 +99,17 @@ def restore(
     """
     info, tensors = read_checkpoint(path)
     if info.learner != learner:
-        raise WeightsError(f"{path} is a checkpoint of {info.learner}, not of {learner}; name that learner or another file.")
+        raise WeightsError(
+            f"{path} is a checkpoint of {info.learner}, not of {learner}; name that learner or another file."
+        )
     model = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     try:
         module.load_state_dict(model)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path} does not fit this {learner} ({reason}); use the options it was trained with.") from error
+        raise WeightsError(
+            f"{path} does not fit this {learner} ({reason}); use the options it was trained with."
+        ) from error
     if optimizer is not None:
         _restore_optimizer(path, info, tensors, optimizer)
     return info

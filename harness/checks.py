@@ -86,7 +86,9 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _check_state(learner: Any, side: int) -> None:
     support, _ = _task(2, 2, side)
     state = learner.adapt(support, _encode(support))
-    _require(dataclasses.is_dataclass(state), f"adapts to a {type(state).__name__}, not a dataclass of tensors", learner)
+    _require(
+        dataclasses.is_dataclass(state), f"adapts to a {type(state).__name__}, not a dataclass of tensors", learner
+    )
     map_tensors(state, lambda tensor: tensor)
 
 
@@ -107,7 +109,9 @@ def _check_purity(learner: Any, side: int) -> None:
     state = learner.adapt(support, _encode(support))
     after = learner.state_dict()
     changed = [key for key in after if key not in before or not torch.equal(before[key], after[key])]
-    _require(not changed, f"changes itself in adapt ({', '.join(changed[:3])}); the state must hold all it learns", learner)
+    _require(
+        not changed, f"changes itself in adapt ({', '.join(changed[:3])}); the state must hold all it learns", learner
+    )
     same = flags == [(p.requires_grad, p.grad is None) for p in learner.parameters()]
     _require(same, "leaves gradients or changes requires_grad in adapt", learner)
     first, second = learner.classify(state, queries), _logits(learner, support, queries)

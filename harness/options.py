@@ -36,9 +36,7 @@ def split_pairs(pairs: list[str], flag: str) -> dict[str, str]:
     return options
 
 
-def check_options(
-    factory: Callable[..., Any], options: Mapping[str, Any], owner: str, flag: str
-) -> dict[str, Any]:
+def check_options(factory: Callable[..., Any], options: Mapping[str, Any], owner: str, flag: str) -> dict[str, Any]:
     """Convert ``options`` to the annotated types of ``factory``'s keyword-only parameters.
 
     Args:

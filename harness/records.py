@@ -195,9 +195,7 @@ def _read_suite(run: Path, folder: Path) -> Results:
     manifest = read_manifest(folder)
     for path in folder.glob("*.jsonl"):
         if unquote(path.stem) not in manifest.sources:
-            raise DataError(
-                f"{path} holds records of a source that {MANIFEST} beside it does not list; remove one."
-            )
+            raise DataError(f"{path} holds records of a source that {MANIFEST} beside it does not list; remove one.")
     records = {}
     for source in manifest.sources:
         records[source] = _read_source(folder / f"{file_name(source)}.jsonl", manifest, source)
@@ -285,6 +283,4 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DataError(
-            f"Could not read {path}: {error.strerror}; check the path and its permissions."
-        ) from error
+        raise DataError(f"Could not read {path}: {error.strerror}; check the path and its permissions.") from error

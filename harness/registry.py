@@ -39,7 +39,9 @@ class Registry:
 
     def entries(self) -> list[EntryPoint]:
         """List the registered entry points, ours first, then by name, without importing any."""
-        found = {(entry.name, entry.value, distribution_of(entry)[0]): entry for entry in entry_points(group=self.group)}
+        found = {
+            (entry.name, entry.value, distribution_of(entry)[0]): entry for entry in entry_points(group=self.group)
+        }
         return sorted(found.values(), key=lambda e: (distribution_of(e)[0] != OWN_DISTRIBUTION, e.name))
 
     def names(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Run folders: one per training or evaluation, holding all that is needed to repeat and to report it.
 
-    runs/<learner>-<backbone>-<size>/<timestamp>/
-      config.toml, environment.json, run.json, metrics.jsonl, checkpoints/, results/, leaderboard.md
+runs/<learner>-<backbone>-<size>/<timestamp>/
+  config.toml, environment.json, run.json, metrics.jsonl, checkpoints/, results/, leaderboard.md
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def create_run(output_dir: Path, settings: Settings, image_size: int, kind: str,
             f"The run folder {path} exists; continue it with --resume {path}, or choose another --run-name."
         ) from error
     except OSError as error:
-        raise RunError(f"The run folder {path} cannot be made: {error.strerror}; choose another --output-dir.") from error
+        raise RunError(
+            f"The run folder {path} cannot be made: {error.strerror}; choose another --output-dir."
+        ) from error
     run = RunFolder(path)
     (path / "checkpoints").mkdir()
     write_atomically(run.config, dump(settings.changed(image_size=image_size)))

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support
-from lite_bench.harness.errors import PluginError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support
+from lite_bench.harness.errors import PluginError
 
 Context = Callable[[], AbstractContextManager[Any]]
 

@@ -151,9 +151,7 @@ class Training:
     def _loop(self, interruption: threading.Event) -> None:
         settings = self.settings
         numbers = range(self.info.tasks, settings.tasks)
-        stream = EpisodeStream(
-            self.suite, (self.suite.train_task(i, settings.seed) for i in numbers), settings.workers
-        )
+        stream = EpisodeStream(self.suite, (self.suite.train_task(i, settings.seed) for i in numbers), settings.workers)
         episodes = iter(stream)
         saved = time.monotonic()
         while self.info.tasks < settings.tasks:
@@ -169,9 +167,7 @@ class Training:
                 saved = time.monotonic()
         self._save()
 
-    def _step(
-        self, stream: EpisodeStream, episodes: Iterator[Any], interruption: threading.Event
-    ) -> StepMetrics:
+    def _step(self, stream: EpisodeStream, episodes: Iterator[Any], interruption: threading.Event) -> StepMetrics:
         settings, start, waited = self.settings, time.perf_counter(), stream.waited
         number = min(settings.tasks_per_step, settings.tasks - self.info.tasks)
         precision = precision_context(settings.precision, self.device)
@@ -297,7 +293,11 @@ def memory_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if (
+            isinstance(error, RuntimeError)
+            and not isinstance(error, torch.OutOfMemoryError)
+            and "allocate memory" not in str(error)
+        ):
             raise
         raise RunError(
             f"Memory ran out with --batch-size {settings.batch_size}, --gradient {settings.gradient} and --lite-h "

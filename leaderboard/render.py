@@ -44,10 +44,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 def json_text(tables: Sequence[Table]) -> str:
     """Render tables as JSON; accuracies are fractions of full precision, None is a missing score."""
-    return (
-        json.dumps({"tables": [_table_values(table) for table in tables]}, indent=2, ensure_ascii=False)
-        + "\n"
-    )
+    return json.dumps({"tables": [_table_values(table) for table in tables]}, indent=2, ensure_ascii=False) + "\n"
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -106,9 +103,7 @@ def _grid_lines(grid: Sequence[Sequence[str]]) -> Iterator[str]:
         ]
         yield f"| {' | '.join(cells)} |"
         if number == 0:
-            rules = [
-                "-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)
-            ]
+            rules = ["-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)]
             yield f"| {' | '.join(rules)} |"
 
 
@@ -150,9 +145,7 @@ def _row_values(row: Row) -> dict[str, Any]:
 def _score_values(row: Row) -> Iterator[dict[str, Any]]:
     for kind, cells in (("source", row.sources), ("group", row.groups)):
         for column, cell in cells.items():
-            numbers = (
-                asdict(cell.estimate) if cell.estimate else {"mean": None, "half_width": None, "n": None}
-            )
+            numbers = asdict(cell.estimate) if cell.estimate else {"mean": None, "half_width": None, "n": None}
             yield {
                 "column": column,
                 "kind": kind,
@@ -165,11 +158,7 @@ def _score_values(row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _score_lines(table: Table) -> Iterator[dict[str, Any]]:
-    head = {
-        name: value
-        for name, value in _table_values(table).items()
-        if name not in {"sources", "groups", "rows"}
-    }
+    head = {name: value for name, value in _table_values(table).items() if name not in {"sources", "groups", "rows"}}
     for row in table.rows:
         values = _row_values(row) | {"notes": " ".join(row.notes)}
         for score in _score_values(row):

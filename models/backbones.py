@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.func import functional_call
+
 from lite_bench.harness.errors import UnknownNameError, UsageError, WeightsError
 from lite_bench.models.normalisation import with_per_image_norms
 from lite_bench.models.weights import load_weights
-from torch import Tensor, nn
-from torch.func import functional_call
 
 PER_IMAGE_SUFFIX = "+gn"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -77,7 +78,9 @@ class Backbone(nn.Module):
             ) from error
         self.network.train(training)
         if len(shape) != 2:
-            raise UsageError(f"Backbone {self.name} gives features of shape {tuple(shape)}, not [N, D]; choose another.")
+            raise UsageError(
+                f"Backbone {self.name} gives features of shape {tuple(shape)}, not [N, D]; choose another."
+            )
         return int(shape[1])
 
     def scale(self, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N channels S S"]:
@@ -151,17 +154,13 @@ def _refuse_pretrained(name: str, pretrained: bool | None) -> None:
         )
 
 
-def conv4(
-    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
-) -> Backbone:
+def conv4(name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None) -> Backbone:
     """Build the four-block Omniglot network on inverted grey images: ink is 1, paper 0."""
     _refuse_pretrained(name, pretrained and weights is None)
     return _finish(name, Conv4(), image_size, weights, mean=(1.0,), std=(-1.0,))
 
 
-def resnet18_84(
-    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
-) -> Backbone:
+def resnet18_84(name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None) -> Backbone:
     """Build ResNet-18 for 84 pixels: a 5x5 stride-2 stem without max-pool (LITE, appendix to Table 1)."""
     _refuse_pretrained(name, pretrained and weights is None)
     network = _create("resnet18", name, pretrained=False)
@@ -203,7 +202,9 @@ def _create(base: str, asked: str, *, pretrained: bool) -> Any:
     import timm
 
     if not timm.is_model(base):
-        raise UnknownNameError("backbone", asked, timm.list_models(), "List them with `lite-bench list backbones --timm '*'`.")
+        raise UnknownNameError(
+            "backbone", asked, timm.list_models(), "List them with `lite-bench list backbones --timm '*'`."
+        )
     try:
         return timm.create_model(base, pretrained=pretrained, num_classes=0)
     except Exception as error:
@@ -222,7 +223,9 @@ def _resize(network: Any, name: str, image_size: int) -> None:
     try:
         network.set_input_size(img_size=image_size)
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise UsageError(f"Backbone {name} cannot take images of {image_size} pixels ({error}); change --image-size.") from error
+        raise UsageError(
+            f"Backbone {name} cannot take images of {image_size} pixels ({error}); change --image-size."
+        ) from error
 
 
 BackboneFactory = Callable[..., Backbone]

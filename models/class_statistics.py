@@ -12,9 +12,7 @@ def class_counts(labels: Int[Tensor, " N"], way: int) -> Int[Tensor, " C"]:
     return labels.bincount(minlength=way)
 
 
-def class_means(
-    features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], way: int
-) -> Float[Tensor, "C D"]:
+def class_means(features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], way: int) -> Float[Tensor, "C D"]:
     """Average the features of each class: eq. (4) of the LITE paper."""
     members = one_hot(labels, way).to(features.dtype)
     return members.T @ features / members.sum(0).unsqueeze(1)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.precision import full_precision
 from lite_bench.models.set_encoder import Statistics
 from lite_bench.models.task_encoder import AdaptedBody, TaskEncoder
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

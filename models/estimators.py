@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from lite_bench.harness.core import Draw, Encode, Support
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from lite_bench.harness.core import Draw, Encode, Support
 
 Network = Callable[[Tensor], Tensor]
 

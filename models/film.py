@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from torch import Tensor, nn
+
 from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.set_encoder import EMBEDDING
-from torch import Tensor, nn
 
 GATE_SCALE = 0.001
 SHORTCUTS = {"downsample", "shortcut", "skip"}

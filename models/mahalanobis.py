@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from lite_bench.models.class_statistics import class_counts, class_means
 from torch import Tensor
+
+from lite_bench.models.class_statistics import class_counts, class_means
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,7 @@ def _add_ridge(matrices: Tensor, ridge: Tensor) -> Tensor:
     return matrices + ridge * torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
 
 
-def mahalanobis_squared(
-    gaussians: ClassGaussians, features: Float[Tensor, "M D"]
-) -> Float[Tensor, "M C"]:
+def mahalanobis_squared(gaussians: ClassGaussians, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
     """Compute (f_m - mu_c)^T Q_c^-1 (f_m - mu_c) for all queries and classes."""
     if len(gaussians.rows):
         return _through_rows(gaussians, features)

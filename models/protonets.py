@@ -7,12 +7,13 @@ from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.normalisation import fix_batch_statistics
-from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, UInt8
-from lite_bench.models.normalisation import PerImageNorm
 from torch import Tensor, nn
+
+from lite_bench.models.normalisation import PerImageNorm
 
 EMBEDDING = 64
 BLOCKS = 5

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from jaxtyping import Float
+from torch import Tensor, nn
+
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.film import FilmGenerators, film_sites
 from lite_bench.models.set_encoder import SetEncoder, Statistics
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

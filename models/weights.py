@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from lite_bench.harness.errors import WeightsError
 from torch import Tensor, nn
+
+from lite_bench.harness.errors import WeightsError
 
 PREFIXES = ("", "model.backbone.network.", "backbone.network.", "module.", "model.")
 CLASSIFIERS = ("fc.", "classifier.", "head.", "head_dist.", "head.fc.")

@@ -80,9 +80,7 @@ def named_objects() -> list[tuple[str, Path]]:
 def text_constants(tree: ast.AST) -> set[str]:
     """List the strings of a program except its docstrings, which may give examples."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    constants = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings
-    ]
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
     return {n.value for n in constants if isinstance(n.value, str) and id(n) not in docstrings}
 
 

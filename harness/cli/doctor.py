@@ -58,9 +58,7 @@ def diagnose(data_dir: Path | None = None) -> dict[str, Any]:
     """
     imports = {name: import_error(name) for name in LIBRARIES}
     plugins = plugin_rows()
-    folders = {
-        name: {"path": str(path), "exists": path.is_dir()} for name, path in weights_cache_folders().items()
-    }
+    folders = {name: {"path": str(path), "exists": path.is_dir()} for name, path in weights_cache_folders().items()}
     return {
         "environment": describe_environment(devices=imports["torch"] is None),
         "imports": imports,
@@ -91,14 +89,9 @@ def import_problems(imports: dict[str, str | None]) -> list[str]:
     if "torch" not in broken and any("torchvision" in error for error in broken.values()):
         pair = " and ".join(f"{name} {library_version(name)}" for name in ("torch", "torchvision"))
         error = next(iter(broken.values()))
-        remedy = (
-            "both in one command and from the same index: pip install --force-reinstall torch torchvision"
-        )
+        remedy = "both in one command and from the same index: pip install --force-reinstall torch torchvision"
         return [f"{pair} come from different builds and do not fit together ({error}). Install {remedy}"]
-    return [
-        f"{name} cannot be imported ({error}); reinstall it: pip install {name}"
-        for name, error in broken.items()
-    ]
+    return [f"{name} cannot be imported ({error}); reinstall it: pip install {name}" for name, error in broken.items()]
 
 
 def library_version(name: str) -> str:
@@ -119,9 +112,7 @@ def own_problems(imports: dict[str, str | None]) -> list[str]:
         for entry in registry.entries():
             error = loading_error(registry, entry) if distribution_of(entry)[0] == OWN_DISTRIBUTION else None
             if error:
-                found.append(
-                    f"{registry.noun} {entry.name} does not load ({error}); reinstall {OWN_DISTRIBUTION}."
-                )
+                found.append(f"{registry.noun} {entry.name} does not load ({error}); reinstall {OWN_DISTRIBUTION}.")
     return found
 
 
@@ -168,9 +159,7 @@ def as_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((f"weights of {library}", "exists" if weights["exists"] else "absent", weights["path"]))
     rows += [(name, "set" if value else "not set", value or "") for name, value in found["variables"].items()]
     for plugin in found["plugins"]:
-        rows.append(
-            (f"plug-in {plugin['name']}", "fails" if plugin["error"] else "loads", plugin["distribution"])
-        )
+        rows.append((f"plug-in {plugin['name']}", "fails" if plugin["error"] else "loads", plugin["distribution"]))
     return rows
 
 
@@ -181,11 +170,7 @@ def device_rows(environment: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = [("cpu", threads, environment["cpu"])]
     for index, gpu in enumerate(devices.get("gpus", [])):
         memory = f"{gpu['memory_bytes'] / BYTES_PER_GB:.0f} GB"
-        rows.append(
-            (f"cuda:{index}", memory, f"{gpu['name']}, CUDA {devices['cuda']}, cuDNN {devices['cudnn']}")
-        )
+        rows.append((f"cuda:{index}", memory, f"{gpu['name']}, CUDA {devices['cuda']}, cuDNN {devices['cudnn']}"))
     if devices and not devices["gpus"]:
-        rows.append(
-            ("cuda", "no GPU", f"torch is built for CUDA {devices['cuda']}" if devices["cuda"] else "")
-        )
+        rows.append(("cuda", "no GPU", f"torch is built for CUDA {devices['cuda']}" if devices["cuda"] else ""))
     return rows

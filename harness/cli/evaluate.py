@@ -26,7 +26,8 @@ def evaluate_command(
         typer.Argument(help="A learner to evaluate as it is, untrained; without one, the newest finished run."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="A run folder, or one of its checkpoints.", rich_help_panel="Model")
+        Path | None,
+        typer.Option("--checkpoint", help="A run folder, or one of its checkpoints.", rich_help_panel="Model"),
     ] = None,
     suite: flags.SuiteFlag = None,
     suite_option: flags.SuiteOptionFlag = None,

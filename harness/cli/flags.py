@@ -13,7 +13,9 @@ SuiteFlag = Annotated[
 ]
 SuiteOptionFlag = Annotated[
     list[str] | None,
-    typer.Option("-S", "--suite-option", metavar="KEY=VALUE", help="Option of the suite; repeatable.", rich_help_panel="Data"),
+    typer.Option(
+        "-S", "--suite-option", metavar="KEY=VALUE", help="Option of the suite; repeatable.", rich_help_panel="Data"
+    ),
 ]
 WayFlag = Annotated[int | None, typer.Option("--way", min=2, help="Classes per task.", rich_help_panel="Data")]
 ShotFlag = Annotated[
@@ -28,27 +30,38 @@ DataDirFlag = Annotated[
 ]
 BackboneFlag = Annotated[
     str | None,
-    typer.Option("--backbone", help="Feature extractor: any of `list backbones` or of timm; NAME+gn for per-image "
-                 "normalisation.", rich_help_panel="Model"),
+    typer.Option(
+        "--backbone",
+        help="Feature extractor: any of `list backbones` or of timm; NAME+gn for per-image normalisation.",
+        rich_help_panel="Model",
+    ),
 ]
 PretrainedFlag = Annotated[
     bool | None,
-    typer.Option("--pretrained/--no-pretrained", help="Start from published weights, or from scratch.", rich_help_panel="Model"),
+    typer.Option(
+        "--pretrained/--no-pretrained", help="Start from published weights, or from scratch.", rich_help_panel="Model"
+    ),
 ]
 WeightsFlag = Annotated[
     Path | None,
-    typer.Option("--weights", help="Start the backbone from this file (or a run's checkpoint).", rich_help_panel="Model"),
+    typer.Option(
+        "--weights", help="Start the backbone from this file (or a run's checkpoint).", rich_help_panel="Model"
+    ),
 ]
 ImageSizeFlag = Annotated[
     int | None, typer.Option("--image-size", help="Side of the images in pixels.", rich_help_panel="Data")
 ]
 ParamFlag = Annotated[
     list[str] | None,
-    typer.Option("-P", "--param", metavar="KEY=VALUE", help="Option of the learner; repeatable.", rich_help_panel="Model"),
+    typer.Option(
+        "-P", "--param", metavar="KEY=VALUE", help="Option of the learner; repeatable.", rich_help_panel="Model"
+    ),
 ]
 BatchSizeFlag = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Images in a network at once; changes memory, never results.", rich_help_panel="Machine"),
+    typer.Option(
+        "--batch-size", help="Images in a network at once; changes memory, never results.", rich_help_panel="Machine"
+    ),
 ]
 PrecisionFlag = Annotated[
     str | None, typer.Option("--precision", help="fp32, or bf16 inside networks.", rich_help_panel="Machine")
@@ -61,18 +74,14 @@ WorkersFlag = Annotated[
 ]
 SeedFlag = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 OutputDirFlag = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder that holds all runs.")]
-RunNameFlag = Annotated[
-    str | None, typer.Option("--run-name", help="Name of the run folder instead of the time.")
-]
+RunNameFlag = Annotated[str | None, typer.Option("--run-name", help="Name of the run folder instead of the time.")]
 ConfigFlag = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings; flags go over it. A run's config.toml is one.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def suite_options(
-    pairs: list[str] | None, way: int | None, shot: int | None, query: int | None
-) -> dict[str, Any]:
+def suite_options(pairs: list[str] | None, way: int | None, shot: int | None, query: int | None) -> dict[str, Any]:
     """Join ``-S`` pairs with the three flags every suite of ours has."""
     from lite_bench.harness.options import split_pairs
 

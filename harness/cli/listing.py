@@ -27,9 +27,7 @@ def list_objects(
     ],
     timm: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATTERN", help="With `backbones`: the timm networks that match, such as '*vit*224*'."
-        ),
+        typer.Option(metavar="PATTERN", help="With `backbones`: the timm networks that match, such as '*vit*224*'."),
     ] = None,
     json: flags.JsonFlag = False,
 ) -> None:
@@ -43,9 +41,7 @@ def list_objects(
     if kind != PLUGINS and kind not in registries:
         raise UnknownNameError("list of", kind, [*registries, PLUGINS])
     if timm is not None and kind != "backbones":
-        raise UsageError(
-            f"--timm selects backbones, not {kind}; write `lite-bench list backbones --timm {timm}`."
-        )
+        raise UsageError(f"--timm selects backbones, not {kind}; write `lite-bench list backbones --timm {timm}`.")
     columns: tuple[str, ...]
     if timm is not None:
         rows, columns = timm_rows(timm), ("name", "pretrained")
@@ -74,9 +70,7 @@ def object_rows(registry: Registry) -> list[dict[str, Any]]:
     for entry in registry.entries():
         owner, version = distribution_of(entry)
         description = describe_target(entry.module, entry.attr)
-        rows.append(
-            {"name": entry.name, "description": description, "distribution": owner, "version": version}
-        )
+        rows.append({"name": entry.name, "description": description, "distribution": owner, "version": version})
     return rows
 
 

@@ -34,23 +34,32 @@ def train(
     param: flags.ParamFlag = None,
     gradient: Annotated[
         str | None,
-        typer.Option("--gradient", help="lite (default), exact, full, subsample, lite-redraw, lite-paper, lite-code.", rich_help_panel=PANEL),
+        typer.Option(
+            "--gradient",
+            help="lite (default), exact, full, subsample, lite-redraw, lite-paper, lite-code.",
+            rich_help_panel=PANEL,
+        ),
     ] = None,
     lite_h: Annotated[
         int | None, typer.Option("--lite-h", help="Support images with a gradient (default 40).", rich_help_panel=PANEL)
     ] = None,
-    tasks: Annotated[int | None, typer.Option("--tasks", help="Training tasks (default 10000).", rich_help_panel=PANEL)] = None,
+    tasks: Annotated[
+        int | None, typer.Option("--tasks", help="Training tasks (default 10000).", rich_help_panel=PANEL)
+    ] = None,
     tasks_per_step: Annotated[
-        int | None, typer.Option("--tasks-per-step", help="Tasks per optimizer step (default 16).", rich_help_panel=PANEL)
+        int | None,
+        typer.Option("--tasks-per-step", help="Tasks per optimizer step (default 16).", rich_help_panel=PANEL),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Adam's learning rate (default: the learner's, or 0.001).", rich_help_panel=PANEL)
+        float | None,
+        typer.Option("--lr", help="Adam's learning rate (default: the learner's, or 0.001).", rich_help_panel=PANEL),
     ] = None,
     lr_halve_every: Annotated[
         int | None, typer.Option("--lr-halve-every", help="Halve it after this many tasks.", rich_help_panel=PANEL)
     ] = None,
     validate_every: Annotated[
-        int | None, typer.Option("--validate-every", help="Tasks between validations; 0 for none.", rich_help_panel=PANEL)
+        int | None,
+        typer.Option("--validate-every", help="Tasks between validations; 0 for none.", rich_help_panel=PANEL),
     ] = None,
     validation_tasks: Annotated[
         int | None, typer.Option("--validation-tasks", help="Validation tasks per source.", rich_help_panel=PANEL)
@@ -112,7 +121,9 @@ def resume_training(path: Path, given: dict[str, Any]) -> None:
     from lite_bench.harness.settings import flag
 
     if given:
-        raise UsageError(f"--resume keeps the run's own settings, so {flag(next(iter(given)))} cannot be given with it.")
+        raise UsageError(
+            f"--resume keeps the run's own settings, so {flag(next(iter(given)))} cannot be given with it."
+        )
     run = open_run(path)
     settings, suite = open_suite(run.settings())
     if run.status().get("status") == "finished":
@@ -150,7 +161,15 @@ def assemble(settings: Settings, suite: Suite) -> tuple[Any, ...]:
 
 
 def _execute(
-    learner: Any, module: Any, estimator: Any, device: Any, suite: Suite, settings: Settings, run: RunFolder, *, resume: bool
+    learner: Any,
+    module: Any,
+    estimator: Any,
+    device: Any,
+    suite: Suite,
+    settings: Settings,
+    run: RunFolder,
+    *,
+    resume: bool,
 ) -> None:
     from lite_bench.harness.training import Training
 

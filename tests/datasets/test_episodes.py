@@ -35,9 +35,7 @@ def test_images_follow_their_labels() -> None:
 
     plan = Plan((4, 2), ((0, 1, 2), (3,)), ((5,), (6,)))
     episode = build_episode(Task("toy@1", "a", "test", 0), plan, load)  # type: ignore[arg-type]
-    pairs = sorted(
-        zip(episode.support.images[:, 0, 0, 0].tolist(), episode.support.labels.tolist(), strict=True)
-    )
+    pairs = sorted(zip(episode.support.images[:, 0, 0, 0].tolist(), episode.support.labels.tolist(), strict=True))
     assert pairs == [(23, 1), (40, 0), (41, 0), (42, 0)]
     (batch,) = episode.query
     assert sorted(zip(batch.images[:, 0, 0, 0].tolist(), batch.labels.tolist(), strict=True)) == [

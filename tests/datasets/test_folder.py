@@ -134,18 +134,14 @@ def test_splits_by_folders(tmp_path: Path, validation: str) -> None:
 def test_split_folders_may_not_share_classes(tmp_path: Path) -> None:
     make_tree(tmp_path, 2, 4, "train/")
     make_tree(tmp_path, 2, 4, "test/")
-    with pytest.raises(
-        DataError, match=r"Class 'c00' is in both train/ and test/ .*; few-shot splits hold different"
-    ):
+    with pytest.raises(DataError, match=r"Class 'c00' is in both train/ and test/ .*; few-shot splits hold different"):
         open_folder(tmp_path)
 
 
 def test_split_folders_may_not_have_strangers(tmp_path: Path) -> None:
     make_tree(tmp_path, 2, 4, "train/")
     make_tree(tmp_path, 2, 4, "extra")
-    with pytest.raises(
-        DataError, match=r"has split folders .* but also 'extrac00' beside them; move all classes"
-    ):
+    with pytest.raises(DataError, match=r"has split folders .* but also 'extrac00' beside them; move all classes"):
         open_folder(tmp_path)
 
 
@@ -234,17 +230,13 @@ def test_no_folder_or_no_classes(tmp_path: Path) -> None:
 
 def test_an_empty_class_is_named(copy: Path) -> None:
     (copy / "empty").mkdir()
-    with pytest.raises(
-        DataError, match=r"Class 'empty' in .* has no images; add images or delete its folder"
-    ):
+    with pytest.raises(DataError, match=r"Class 'empty' in .* has no images; add images or delete its folder"):
         open_folder(copy)
 
 
 def test_a_class_too_small_is_named(copy: Path) -> None:
     write_image(copy / "lonely" / "1.png", 0)
-    with pytest.raises(
-        DataError, match=r"Class 'lonely' in .* has only 1 image, but a task needs 2 of each class"
-    ):
+    with pytest.raises(DataError, match=r"Class 'lonely' in .* has only 1 image, but a task needs 2 of each class"):
         open_folder(copy)
 
 

@@ -138,9 +138,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["text.jpg", "empty.png", "truncated.jpg", "header.jpg", "truncated.png"])
 def test_a_bad_file_is_named(tmp_path: Path, name: str) -> None:
     path = broken_files(tmp_path)[name]
-    with pytest.raises(
-        DataError, match=rf"The file .*{name} is (not an image|corrupt).*; replace it"
-    ) as caught:
+    with pytest.raises(DataError, match=rf"The file .*{name} is (not an image|corrupt).*; replace it") as caught:
         read_image(path, 32, "replace it")
     assert "\n" not in str(caught.value)
 

@@ -148,9 +148,7 @@ def test_folders_give_the_same_episodes_as_zips(zips: Path, folders: Path) -> No
     assert same(one.episode(one.train_task(0, 0)), two.episode(one.train_task(0, 0)))
 
 
-def test_a_tfds_copy_gives_the_same_episodes(
-    zips: Path, tfds_copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tfds_copy_gives_the_same_episodes(zips: Path, tfds_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_copy))
     one, two = Omniglot(None, zips, **SMALL), Omniglot(None, None, **SMALL)
     assert Omniglot.configured(None) == f"tfds in {tfds_copy}/omniglot/3.0.0"
@@ -166,9 +164,7 @@ def test_a_tfds_copy_with_lost_drawings_is_refused(tfds_copy: Path, tmp_path: Pa
     for split in content["splits"]:
         split["shardLengths"] = [str(int(split["shardLengths"][0]) + 1)]
     info.write_text(json.dumps(content))
-    with pytest.raises(
-        DataError, match=r"omniglot/3.0.0 (holds 240 of 241 drawings|cannot be read).*; prepare"
-    ):
+    with pytest.raises(DataError, match=r"omniglot/3.0.0 (holds 240 of 241 drawings|cannot be read).*; prepare"):
         Omniglot(None, tmp_path, **SMALL)
 
 
@@ -183,9 +179,7 @@ def test_places_are_searched_in_order(zips: Path, folders: Path, monkeypatch: py
 def test_a_missing_copy_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     assert Omniglot.configured(tmp_path) is None
-    with pytest.raises(
-        DataError, match=f"not found in {tmp_path}, {tmp_path}/tfds; download images_background"
-    ):
+    with pytest.raises(DataError, match=f"not found in {tmp_path}, {tmp_path}/tfds; download images_background"):
         Omniglot(None, tmp_path)
 
 
@@ -193,9 +187,7 @@ def test_damaged_archives_are_named(tmp_path: Path, zips: Path) -> None:
     for part in ALPHABETS:
         data = (zips / f"images_{part}.zip").read_bytes()
         (tmp_path / f"images_{part}.zip").write_bytes(data[: len(data) // 2])
-    with pytest.raises(
-        DataError, match=r"archive .*images_background.zip cannot be read .*; download it again"
-    ):
+    with pytest.raises(DataError, match=r"archive .*images_background.zip cannot be read .*; download it again"):
         Omniglot(None, tmp_path)
 
 

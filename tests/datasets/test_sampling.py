@@ -63,9 +63,7 @@ def test_plans_are_disjoint_complete_and_repeatable(
 
 
 @given(TABLES, KEYS, st.integers(2, 10), st.integers(10, 60))
-def test_variable_tasks_keep_their_limits(
-    counts: list[int], key: int, max_way: int, max_support: int
-) -> None:
+def test_variable_tasks_keep_their_limits(counts: list[int], key: int, max_way: int, max_support: int) -> None:
     plan = draw_plan(counts, Rule(None, None, None, max_way, max_support), generator(key))
     check_plan(plan, counts)
     assert len(plan.classes) <= max_way
@@ -90,9 +88,7 @@ def test_every_way_and_class_comes_up() -> None:
 
 def test_support_sizes_vary_and_follow_class_sizes() -> None:
     sizes = np.array([20, 20, 400, 20, 20])
-    shots = np.stack(
-        [support_counts(sizes, 10, Rule(None, None, None), generator(key)) for key in range(400)]
-    )
+    shots = np.stack([support_counts(sizes, 10, Rule(None, None, None), generator(key)) for key in range(400)])
     assert shots.min() == 1
     assert (shots <= sizes - 10).all()
     assert shots[:, 2].mean() > 3 * shots[:, 0].mean()

@@ -50,9 +50,7 @@ def test_builds_that_do_not_fit_are_explained(tmp_path: Path) -> None:
     (tmp_path / "torchvision" / "__init__.py").write_text(failure)
     code = "import typer; from lite_bench.harness.cli.doctor import doctor; typer.run(doctor)"
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "operator torchvision::nms does not exist" in done.stderr
     assert "pip install --force-reinstall torch torchvision" in done.stderr

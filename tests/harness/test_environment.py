@@ -81,9 +81,7 @@ def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
     ids=lambda environ: "+".join(environ) or "none",
 )
-def test_weights_folders_are_those_of_the_libraries(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_folders_are_those_of_the_libraries(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     for name in ("XDG_CACHE_HOME", "TORCH_HOME"):

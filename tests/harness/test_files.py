@@ -59,9 +59,7 @@ def test_a_full_disk_keeps_the_old_file(
     assert path.read_text() == "old"
 
 
-def test_a_kill_in_the_middle_leaves_no_temporary_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_in_the_middle_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 

@@ -39,9 +39,7 @@ def test_an_incomplete_source_has_no_score_and_its_group_no_mean(tmp_path: Path)
     assert row.rank is None
 
 
-@pytest.mark.parametrize(
-    "change", [{"suite": "letters@2"}, {"split": "validation"}, {"seed": 1}, {"data": "other"}]
-)
+@pytest.mark.parametrize("change", [{"suite": "letters@2"}, {"split": "validation"}, {"seed": 1}, {"data": "other"}])
 def test_what_cannot_be_compared_stands_apart(tmp_path: Path, change: dict[str, Any]) -> None:
     one = write_run(tmp_path / "a", make_manifest(), FULL)
     other = write_run(tmp_path / "b", make_manifest(**change), FULL)

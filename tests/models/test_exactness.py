@@ -53,9 +53,7 @@ def test_a_draw_shared_by_both_passes_is_biased_whatever_its_scale(factory: type
         assert relative(mean, full) > 1e-2
 
 
-@pytest.mark.parametrize(
-    ("factory", "least"), [(ProtoNets, 0.05), (CNAPs, 0.05), (SimpleCNAPs, 0.05)]
-)
+@pytest.mark.parametrize(("factory", "least"), [(ProtoNets, 0.05), (CNAPs, 0.05), (SimpleCNAPs, 0.05)])
 def test_the_published_variants_are_biased(factory: type[nn.Module], least: float) -> None:
     """Their mean over all draws: no factor (released code), and N/H on the whole update (Algorithm 1)."""
     learner, episode = build(factory), tiny_episode(n=N)
@@ -86,7 +84,8 @@ def test_registered_lite_draws_independently_in_every_pass(factory: type[nn.Modu
     learner, episode = build(factory), tiny_episode(n=N)
     each = list(subsets(N, H))
     members = {
-        rows: gradient(learner, episode, Scripted(rows, N)) for rows in itertools.product(each, repeat=passes_of(factory))
+        rows: gradient(learner, episode, Scripted(rows, N))
+        for rows in itertools.product(each, repeat=passes_of(factory))
     }
     seen = set()
     for seed in range(6):
