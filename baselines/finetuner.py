@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
+from lite_bench.models.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,14 @@ class FineTuner(nn.Module):
         for step in range(self.steps):
             if self.recompute and step:
                 features = encode(self.backbone, support.images).detach()
-            with torch.enable_grad():
+            with torch.enable_grad(), full_precision(features):
                 loss = cross_entropy(linear(features, weight, bias), support.labels)
-            weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
+                weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
             optimizer.step()
         return LinearHead(weight.detach(), bias.detach())
 
     def classify(self, state: LinearHead, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Apply the fitted head."""
-        return linear(self.backbone(images), state.weight, state.bias)
+        features = self.backbone(images)
+        with full_precision(features):
+            return linear(features, state.weight, state.bias)

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, linear
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
+from lite_bench.models.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class _FirstOrder(torch.autograd.Function):
 
 
 class FirstOrderMAML(nn.Module):
-    """Chelsea Finn, Pieter Abbeel, Sergey Levine: Model-Agnostic Meta-Learning, ICML 2017; first order, as the ORBIT baseline.
+    """Chelsea Finn, Pieter Abbeel, Sergey Levine: Model-Agnostic Meta-Learning, ICML 2017; as the ORBIT baseline.
 
-    The task's network is found by gradient steps from the meta-learned backbone and a zero head on the whole support
-    set; its query gradient is applied to the initial weights. The steps accumulate over chunks weighted by their size, so
-    memory is one chunk and the chunk never changes the result. BatchNorm uses fixed statistics throughout.
+    First order: the task's network is found by gradient steps from the meta-learned backbone and a zero head on the
+    whole support set; its query gradient is applied to the initial weights. The steps accumulate over chunks weighted
+    by their size, so memory is one chunk and the chunk never changes the result. BatchNorm uses fixed statistics
+    throughout.
     """
 
     default_lr: ClassVar[float] = 1e-6
@@ -98,12 +100,13 @@ class FirstOrderMAML(nn.Module):
         """Take one SGD step on the mean cross-entropy over the whole support set, in place."""
         targets = [*weights.values(), *head]
         total = [torch.zeros_like(t) for t in targets]
-        parts = zip(support.images.split(chunk), support.labels.split(chunk), strict=True)
+        parts = zip(torch.split(support.images, chunk), torch.split(support.labels, chunk), strict=True)
         for images, labels in parts:
             with torch.enable_grad():
-                logits = linear(self.backbone(images, weights), *head)
-                loss = cross_entropy(logits, labels, reduction="sum") / len(support.labels)
-            gradients = torch.autograd.grad(loss, targets, allow_unused=True)
+                features = self.backbone(images, weights)
+                with full_precision(features):  # the backward pass too: autocast would act on it as well
+                    loss = cross_entropy(linear(features, *head), labels, reduction="sum") / len(support.labels)
+                    gradients = torch.autograd.grad(loss, targets, allow_unused=True)
             for sum_, gradient in zip(total, gradients, strict=True):
                 if gradient is not None:
                     sum_.add_(gradient)
@@ -114,4 +117,6 @@ class FirstOrderMAML(nn.Module):
 
     def classify(self, state: AdaptedNetwork, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Apply the task's own network."""
-        return linear(self.backbone(images, state.backbone), state.weight, state.bias)
+        features = self.backbone(images, state.backbone)
+        with full_precision(features):
+            return linear(features, state.weight, state.bias)

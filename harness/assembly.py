@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,37 @@ from lite_bench.harness.registry import BACKBONES, ESTIMATORS, LEARNERS, SUITES
 from lite_bench.harness.settings import Settings
 
 ANY_TIMM = "timm"
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a run is made of, beside its suite.
+
+    Attributes:
+        learner: under its own protocol.
+        module: the same object as a module, on ``device``.
+        estimator: supplies gradients, or the plain forward in an evaluation.
+        device: where to run.
+    """
+
+    learner: Learner
+    module: nn.Module
+    estimator: Estimator
+    device: torch.device
+
+
+def assemble(settings: Settings, image_size: int, *, weights_follow: bool = False) -> Assembly:
+    """Build learner and estimator and put them on their device.
+
+    Args:
+        settings: names, options and seed.
+        image_size: side of the images in pixels.
+        weights_follow: a checkpoint will be loaded, so no pretrained weights are needed.
+    """
+    device = choose_device(settings.device)
+    estimator = build_estimator(settings)
+    learner, module = build_learner(settings, image_size, weights_follow=weights_follow)
+    return Assembly(learner, module.to(device), estimator, device)
 
 
 def choose_suite(data_dir: Path | None) -> tuple[str, str]:
@@ -50,6 +82,8 @@ def build_suite(name: str, image_size: int | None, data_dir: Path | None, option
     """Open the suite ``name``, or ``name:PATH`` for one that reads a folder of the user's."""
     base, _, path = name.partition(":")
     factory = SUITES.load(base)
+    if path and factory.embedded:
+        raise UsageError(f"Suite {base} reads no folder, but --suite {name} names one; write --suite {base}.")
     typed = check_options(factory, options, f"suite {base!r}", "-S")
     return cast("Suite", factory(image_size, Path(path) if path else data_dir, **typed))
 
@@ -120,9 +154,50 @@ def check_estimator_fits(learner: nn.Module, estimator: Estimator) -> None:
     if coupled:
         raise IncompatibleError(
             f"--gradient {estimator.name} needs every image to be encoded by itself, but {coupled[0]} and "
-            f"{len(coupled) - 1} more BatchNorm layers use batch statistics, so an image's features depend on its chunk; "
-            "use --gradient full, or fixed or per-image statistics (the learner's options, or a backbone with +gn)."
+            f"{len(coupled) - 1} more BatchNorm layers use batch statistics, so an image's features depend on its "
+            "chunk; use --gradient full, or fixed or per-image statistics (the learner's options, or a backbone with "
+            "+gn)."
         )
+
+
+def layers_on_initial_statistics(module: nn.Module) -> list[str]:
+    """Name the BatchNorm layers that would normalise with the constants of initialisation, never with data.
+
+    Args:
+        module: in the mode it will be used in.
+    """
+    return [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, _BatchNorm)
+        and not layer.training
+        and layer.running_mean is not None
+        and layer.running_var is not None
+        and not bool(layer.running_mean.any())
+        and bool((layer.running_var == 1).all())
+    ]
+
+
+def training_notes(assembly: Assembly) -> list[str]:
+    """Say what a user should know before training starts.
+
+    Args:
+        assembly: its module in training mode.
+    """
+    notes = list(getattr(assembly.learner, "notes", list)())
+    idle = layers_on_initial_statistics(assembly.module)
+    if idle:
+        notes.append(
+            f"Note: {len(idle)} BatchNorm layers ({idle[0]}, ...) keep their initial statistics (mean 0, variance 1), "
+            "because no pretrained weights set them and no batch updates them; they normalise nothing. From scratch, "
+            "use a backbone with +gn, or the learner's batch statistics with --gradient full."
+        )
+    if getattr(assembly.estimator, "uses_h", True) and assembly.estimator.h == 0:
+        notes.append(
+            f"Note: with --lite-h 0 and --gradient {assembly.estimator.name} no support image carries a gradient; "
+            "parts that only the support set passes through learn nothing from the queries."
+        )
+    return notes
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,40 +55,76 @@ def save_checkpoint(
 ) -> None:
     """Write ``module``, and the optimizer's state if training is to go on from here."""
     tensors = {f"model.{key}": value for key, value in module.state_dict().items()}
+    info = replace(info, groups=[])
     if optimizer is not None:
         state = optimizer.state_dict()
         for index, entries in state["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in entries.items()}
-        info = CheckpointInfo(**{**asdict(info), "groups": state["param_groups"]})
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        info = replace(info, groups=state["param_groups"])
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    plain = {key: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach()) for key, value in tensors.items()}
     text = json.dumps(asdict(info))
     write_atomically(path, save(plain, metadata={HEADER: text}))
     write_atomically(path.with_suffix(".json"), json.dumps(asdict(info), indent=2) + "\n")
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Read what a checkpoint holds, without its tensors.
+
+    Raises:
+        WeightsError: it is missing, damaged, not a checkpoint, or of another format.
+    """
+    with _opened(path) as file:
+        return _parse_header(path, (file.metadata() or {}).get(HEADER))
 
 
 def read_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        WeightsError: it is missing, damaged, not a checkpoint, or of a newer format.
+        WeightsError: it is missing, damaged, not a checkpoint, or of another format.
     """
+    with _opened(path) as file:
+        info = _parse_header(path, (file.metadata() or {}).get(HEADER))
+        return info, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise WeightsError(f"There is no checkpoint {path}; give a run folder or a .safetensors checkpoint.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file ({error}); use another checkpoint.") from error
+
+
+def _parse_header(path: Path, header: str | None) -> CheckpointInfo:
     if header is None:
         raise WeightsError(f"{path} holds tensors but is no lite-bench checkpoint; plain weights go to --weights.")
-    content = json.loads(header)
-    if content.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path} has checkpoint format {content.get('format')}, this version reads {FORMAT}; "
-            "use the version of lite-bench that wrote it."
-        )
-    return CheckpointInfo(**content), tensors
+    try:
+        content = json.loads(header)
+        found = content["format"]
+        if found == FORMAT:
+            return CheckpointInfo(**content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path} has a damaged description ({error}); use another checkpoint.") from error
+    raise WeightsError(
+        f"{path} has checkpoint format {found}, this version reads {FORMAT}; use the version of lite-bench that wrote "
+        "it."
+    )
+
+
+def check_learner_of(path: Path, learner: str) -> None:
+    """Refuse a checkpoint of another learner, before anything is built for it.
+
+    Raises:
+        WeightsError: it is one, or `read_info` refuses it.
+    """
+    found = read_info(path).learner
+    if found != learner:
+        raise WeightsError(f"{path} is a checkpoint of {found}, not of {learner}; name that learner or another file.")
 
 
 def restore(
@@ -97,11 +135,8 @@ def restore(
     Raises:
         WeightsError: it is a checkpoint of another learner, does not fit, or holds no optimizer state.
     """
+    check_learner_of(path, learner)
     info, tensors = read_checkpoint(path)
-    if info.learner != learner:
-        raise WeightsError(
-            f"{path} is a checkpoint of {info.learner}, not of {learner}; name that learner or another file."
-        )
     model = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     try:
         module.load_state_dict(model)
@@ -125,8 +160,20 @@ def _restore_optimizer(
             state.setdefault(int(index), {})[name] = value
     if not info.groups:
         raise WeightsError(f"{path} holds no optimizer state, so training cannot go on from it; use last.safetensors.")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if [len(group["params"]) for group in info.groups] != [len(g["params"]) for g in optimizer.param_groups]:
+        raise WeightsError(f"{path} was written for other trainable parameters; use the options it was trained with.")
+    for number, entries in state.items():
+        state[number] = {name: _laid_out_like(parameters[number], value) for name, value in entries.items()}
     groups = [{**group, "betas": tuple(group["betas"])} for group in info.groups]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _laid_out_like(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """Give ``value`` the memory layout of its parameter, as in an optimizer that was never interrupted."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, device="cpu", dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def file_sha256(path: Path) -> str:

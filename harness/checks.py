@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lite_bench.harness.assembly import build_backbone
 from lite_bench.harness.core import Encode, Learner, Support
 from lite_bench.harness.errors import PluginError
 from lite_bench.harness.registry import ESTIMATORS
 from lite_bench.harness.step import map_tensors
 
+SMALL_BACKBONE = "conv4"
 TOLERANCE = 1e-3
 QUERIES = 6
 
@@ -22,17 +24,20 @@ QUERIES = 6
 def check_learner(learner: Any, image_size: int = 32) -> None:
     """Check that a learner keeps the contract of `lite_bench.harness.core.Learner`.
 
-    It must be a module whose `adapt` returns a dataclass of tensors and changes nothing, whose logits are finite and of
-    shape [M, C] for 2 to 50 classes and for one shot, move with a relabelling of the classes, depend neither on the order of
-    the support set nor on its chunks nor on the other queries of a batch, and, if it has parameters to train, carry a gradient to them.
+    It must be a module whose `adapt` returns a dataclass of tensors and changes nothing, whose logits are finite and
+    of shape [M, C] for 2 to 50 classes and for one shot, move with a relabelling of the classes, depend neither on the
+    order of the support set nor on its chunks nor on the other queries of a batch, and, if it has parameters to train,
+    carry a gradient to them.
 
     Args:
-        learner: built as `lite-bench` would build it, in any mode, on the CPU.
+        learner: the learner on the CPU, or its class, which is then built on a small backbone.
         image_size: side of the images it is tried on, in pixels.
 
     Raises:
         PluginError: the first rule it breaks, in one sentence.
     """
+    if isinstance(learner, type):
+        learner = learner(build_backbone(SMALL_BACKBONE, image_size=image_size, pretrained=False))
     _require(isinstance(learner, nn.Module), "is not a torch.nn.Module", learner)
     _require(isinstance(learner, Learner), "lacks adapt(support, encode) or classify(state, images)", learner)
     was_training = learner.training

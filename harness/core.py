@@ -178,8 +178,8 @@ class Learner(Protocol):
     """Anything that adapts to a support set and then classifies; in practice a ``torch.nn.Module``.
 
     A learner's entry point is a callable ``(backbone, *, option=..., ...)`` that returns one; its keyword-only
-    parameters are the options of ``-P key=value``. Parameters with ``requires_grad`` are meta-trained. An optional method
-    ``penalty() -> Tensor`` adds a regulariser to the task loss, an optional class attribute ``default_lr``
+    parameters are the options of ``-P key=value``. Parameters with ``requires_grad`` are meta-trained. An optional
+    method ``penalty() -> Tensor`` adds a regulariser to the task loss, an optional class attribute ``default_lr``
     replaces the default learning rate.
     """
 
@@ -208,7 +208,8 @@ class Draw(Protocol):
 class Estimator(Protocol):
     """How the gradient through the support set is obtained.
 
-    An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one.
+    An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one. An optional attribute
+    ``uses_h = False`` says that H plays no part in it.
 
     Attributes:
         name: its entry-point name.

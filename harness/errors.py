@@ -51,5 +51,11 @@ class RunError(LiteBenchError):
     """A run folder cannot be used as asked, or a run failed."""
 
 
+class InterruptedRunError(RunError):
+    """The user stopped a run with Ctrl-C or SIGTERM; its folder is usable and the message says how to go on."""
+
+    exit_code = 130
+
+
 class IncompatibleError(UsageError):
     """Two options, each valid, would together make a result that is not what it claims to be."""

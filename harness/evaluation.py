@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from torch import nn
 from lite_bench.harness.assembly import precision_context
 from lite_bench.harness.core import Episode, Estimator, Learner, Record, Split, Suite, Task
 from lite_bench.harness.errors import RunError
+from lite_bench.harness.files import write_errors
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.records import (
+    MANIFEST,
     Manifest,
     append_record,
     read_manifest,
@@ -158,7 +160,7 @@ class Evaluation:
 
 
 Notify = Callable[[str, int, int, Record | None], None]
-"""Told (source, tasks done, tasks asked for, the record just made) after every task and once per source before the first."""
+"""Told (source, tasks done, tasks asked for, the record just made): after every task, once per source before it."""
 
 
 def evaluate(
@@ -187,8 +189,9 @@ def evaluate(
     manifest = evaluation.manifest(suite, "test", seed, tasks)
     folder = results_folder(run, suite.id)
     if overwrite and folder.exists():
-        shutil.rmtree(folder)
-    _settle_manifest(folder, manifest)
+        with write_errors(folder):
+            shutil.rmtree(folder)
+    settled = _settle_manifest(folder, manifest)
     for source, listed in tasks.items():
         asked = listed[: manifest.expected(source)]
         path = records_path(run, suite.id, source)
@@ -201,12 +204,15 @@ def evaluate(
             record = evaluation.record(suite, episode, score)
             append_record(path, record)
             notify(source, number, len(asked), record)
-    return manifest
+    return settled
 
 
-def _settle_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, unless results of a different evaluation are there; a larger limit extends them."""
-    if (folder / "suite.json").is_file():
+def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest, unless results of a different evaluation are there.
+
+    A larger limit extends what was asked for; a smaller one takes nothing back.
+    """
+    if (folder / MANIFEST).is_file():
         earlier = read_manifest(folder)
         differing = [
             name
@@ -216,7 +222,10 @@ def _settle_manifest(folder: Path, manifest: Manifest) -> None:
         if differing:
             name = differing[0]
             raise RunError(
-                f"{folder} holds results with another {name} ({getattr(earlier, name)!r}, now {getattr(manifest, name)!r}); "
-                "use --overwrite to replace them, or another --output-dir."
+                f"{folder} holds results with another {name} ({getattr(earlier, name)!r}, now "
+                f"{getattr(manifest, name)!r}); use --overwrite to replace them, or evaluate in another run."
             )
+        limits = (earlier.limit, manifest.limit)
+        manifest = replace(manifest, limit=None if None in limits else max(limit for limit in limits if limit))
     write_manifest(folder, manifest)
+    return manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from lite_bench.harness.core import Episode, Suite, Task
@@ -26,16 +26,14 @@ class EpisodeStream:
         self.ahead = max(1, ahead)
         self.waited = 0.0
 
-    def __iter__(self) -> Iterator[Episode]:
+    def __iter__(self) -> Generator[Episode, None, None]:
         """Yield the episodes in order; an error in making one is raised when its turn comes."""
         pool = ThreadPoolExecutor(self.ahead, thread_name_prefix="episode")
         pending: deque[Future[Episode]] = deque()
         try:
             while True:
-                for task in self.tasks:
-                    pending.append(pool.submit(self.suite.episode, task))
-                    if len(pending) > self.ahead:
-                        break
+                while len(pending) <= self.ahead and (job := self._submit(pool)) is not None:
+                    pending.append(job)
                 if not pending:
                     return
                 start = time.perf_counter()
@@ -44,3 +42,14 @@ class EpisodeStream:
                 yield episode
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, pool: ThreadPoolExecutor) -> Future[Episode] | None:
+        """Start on the next task, or give None after the last; an error in naming it becomes the job's own."""
+        try:
+            return pool.submit(self.suite.episode, next(self.tasks))
+        except StopIteration:
+            return None
+        except Exception as error:
+            failed: Future[Episode] = Future()
+            failed.set_exception(error)
+            return failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,15 @@ def option_parameters(factory: Callable[..., Any]) -> dict[str, inspect.Paramete
     """List the keyword-only parameters of ``factory``: the options a user may set."""
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _annotation(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Evaluate the annotation of one parameter; others may name what is imported for type checkers only."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return Any
+    target = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
+    alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    return typing.get_type_hints(alone, getattr(target, "__globals__", {}), include_extras=True)[parameter.name]
 
 
 def split_pairs(pairs: list[str], flag: str) -> dict[str, str]:
@@ -50,14 +60,12 @@ def check_options(factory: Callable[..., Any], options: Mapping[str, Any], owner
         UsageError: a value of the wrong type or outside the allowed ones.
     """
     parameters = option_parameters(factory)
-    target = factory.__init__ if inspect.isclass(factory) else factory
-    hints = typing.get_type_hints(target, include_extras=True)
     typed: dict[str, Any] = {}
     for key, value in options.items():
         if key not in parameters:
             raise UnknownNameError(f"option {flag} of {owner} called", key, parameters)
         try:
-            typed[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
+            typed[key] = TypeAdapter(_annotation(factory, parameters[key])).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise UsageError(f"{flag} {key}={value} of {owner} is not usable: {reason}.") from error

@@ -89,7 +89,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 def file_name(name: str) -> str:
     """Spell a suite id or source as a file name, reversibly (`urllib.parse.unquote` undoes it)."""
-    text = quote(name, safe="@")
+    text = quote(name, safe="@+=,")
     return f"%2E{text[1:]}" if text.startswith(".") else text
 
 

@@ -1,24 +1,29 @@
 """Run folders: one per training or evaluation, holding all that is needed to repeat and to report it.
 
 runs/<learner>-<backbone>-<size>/<timestamp>/
-  config.toml, environment.json, run.json, metrics.jsonl, checkpoints/, results/, leaderboard.md
+  config.toml, environment.json, splits.json, run.json, metrics.jsonl, checkpoints/, results/, leaderboard.md
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from lite_bench.harness.core import Split
 from lite_bench.harness.environment import describe_environment
-from lite_bench.harness.errors import RunError
-from lite_bench.harness.files import write_atomically
+from lite_bench.harness.errors import RunError, UsageError
+from lite_bench.harness.files import write_atomically, write_errors
 from lite_bench.harness.records import file_name
 from lite_bench.harness.settings import Settings, dump, read_config, validate
 
 Status = Literal["running", "finished", "interrupted", "failed"]
+Kind = Literal["train", "eval"]
+Which = Literal["last", "best"]
+RESUMED_BY: dict[Kind, str] = {"train": "lite-bench train --resume", "eval": "lite-bench eval --checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class RunFolder:
         """One JSON line per optimizer step."""
         return self.path / "metrics.jsonl"
 
-    def checkpoint(self, kind: Literal["last", "best"]) -> Path:
+    def checkpoint(self, kind: Which) -> Path:
         """The latest checkpoint, or the one with the best validation accuracy."""
         return self.path / "checkpoints" / f"{kind}.safetensors"
 
@@ -51,8 +56,8 @@ class RunFolder:
         Raises:
             RunError: there is none.
         """
-        for kind in ("best", "last"):
-            path = self.checkpoint(kind)  # type: ignore[arg-type]
+        kinds: tuple[Which, ...] = ("best", "last")
+        for path in map(self.checkpoint, kinds):
             if path.is_file():
                 return path
         raise RunError(f"{self.path} holds no checkpoint; train it first or name another run with --checkpoint.")
@@ -70,10 +75,10 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """Read ``run.json``: kind, status, and how far the run came; empty if it is missing."""
         try:
-            content: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            content = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
 
     def set_status(self, status: Status, **facts: object) -> None:
         """Update ``run.json``."""
@@ -81,8 +86,15 @@ class RunFolder:
         write_atomically(self.path / "run.json", json.dumps(content, indent=2) + "\n")
 
 
-def create_run(output_dir: Path, settings: Settings, image_size: int, kind: str, name: str | None = None) -> RunFolder:
-    """Make a new run folder and write settings and environment into it.
+def create_run(
+    output_dir: Path,
+    settings: Settings,
+    image_size: int,
+    kind: Kind,
+    name: str | None = None,
+    splits: Mapping[Split, list[str]] | None = None,
+) -> RunFolder:
+    """Make a new run folder and write settings, environment and class splits into it.
 
     Args:
         output_dir: the folder that holds all runs.
@@ -90,25 +102,33 @@ def create_run(output_dir: Path, settings: Settings, image_size: int, kind: str,
         image_size: side of the images in pixels.
         kind: ``train`` or ``eval``.
         name: last part of the folder's name instead of the time.
+        splits: the classes of each split, if the suite can list them.
 
     Raises:
+        UsageError: ``name`` is not the name of one folder.
         RunError: the folder exists or cannot be made.
     """
+    if name is not None and (not name.strip() or name == ".." or Path(name).name != name):
+        raise UsageError(f"--run-name {name!r} is not a plain folder name; leave out slashes and dots alone.")
     family = file_name(f"{settings.learner}-{settings.backbone}-{image_size}")
     path = output_dir / family / (name or _now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
     try:
         path.mkdir(parents=True)
     except FileExistsError as error:
         raise RunError(
-            f"The run folder {path} exists; continue it with --resume {path}, or choose another --run-name."
+            f"The run folder {path} exists; continue it with `{RESUMED_BY[kind]} {path}`, or choose another --run-name."
         ) from error
     except OSError as error:
         raise RunError(
             f"The run folder {path} cannot be made: {error.strerror}; choose another --output-dir."
         ) from error
     run = RunFolder(path)
-    (path / "checkpoints").mkdir()
+    if kind == "train":
+        with write_errors(path):
+            (path / "checkpoints").mkdir()
     write_atomically(run.config, dump(settings.changed(image_size=image_size)))
+    if splits:
+        write_atomically(path / "splits.json", json.dumps(splits, indent=1, ensure_ascii=False) + "\n")
     environment = json.dumps(describe_environment(), indent=2, default=str) + "\n"
     write_atomically(path / "environment.json", environment)
     run.set_status("running", kind=kind, started=_now().isoformat(timespec="milliseconds"))

@@ -129,7 +129,8 @@ def resolve(flags: Mapping[str, Any], config: Path | None) -> Settings:
     for key, value in flags.items():
         if value is None or value in ({}, []):
             continue
-        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+        earlier = values.get(key)
+        values[key] = {**earlier, **value} if isinstance(value, dict) and isinstance(earlier, dict) else value
     return validate(values)
 
 

@@ -1,8 +1,8 @@
 """The gradient of one task in two halves.
 
 `adapt` reduces the support set to a small state; the queries run against that state batch by batch, each with its own
-backward pass; one backward pass through `adapt` then carries the gathered gradients into the support set. The support set is processed
-once per task whatever the number of query batches, and the batch size never changes the result.
+backward pass; one backward pass through `adapt` then carries the gathered gradients into the support set. The support
+set is processed once per task whatever the number of query batches, and the batch size never changes the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support
-from lite_bench.harness.errors import PluginError
+from lite_bench.harness.errors import PluginError, RunError
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -37,7 +37,8 @@ def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(state, dict):
         return {key: map_tensors(value, change) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(map_tensors(value, change) for value in state)
+        values = [map_tensors(value, change) for value in state]
+        return state._make(values) if hasattr(state, "_make") else type(state)(values)
     if state is None or isinstance(state, bool | int | float | str):
         return state
     raise PluginError(
@@ -101,6 +102,9 @@ def accumulate_task_gradient(
         generator: randomness of the estimator, on the CPU.
         device: where to run.
         precision: context of the networks, such as autocast to bfloat16.
+
+    Raises:
+        RunError: the loss depends on no parameter.
     """
     support = move_support(episode.support, device)
     draw = estimator.begin(support, generator)
@@ -116,6 +120,11 @@ def accumulate_task_gradient(
         for batch in group:
             weight = 1.0 if estimator.sums_batches else len(batch.labels) / episode.n_query
             batch_loss, logits = query_loss(learner, leaves, batch, device, precision)
+            if not batch_loss.requires_grad:
+                raise RunError(
+                    f"The loss of {episode.task} depends on no parameter with --gradient {estimator.name} and --lite-h "
+                    f"{estimator.h}, so nothing can be learned from it; raise --lite-h, or use --gradient exact."
+                )
             (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]
             loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
             correct += int((logits.argmax(1).cpu() == batch.labels).sum())

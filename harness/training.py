@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from types import FrameType
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import nn
 
-from lite_bench.harness.assembly import check_estimator_fits, precision_context, seeded
+from lite_bench.harness.assembly import Assembly, check_estimator_fits, precision_context, seeded
 from lite_bench.harness.checkpoints import CheckpointInfo, restore, save_checkpoint
-from lite_bench.harness.core import Estimator, Learner, Suite, stable_key
-from lite_bench.harness.errors import RunError, UsageError
+from lite_bench.harness.core import Episode, Suite, stable_key
+from lite_bench.harness.errors import InterruptedRunError, RunError, UsageError
 from lite_bench.harness.evaluation import Evaluation
 from lite_bench.harness.files import append_line, write_atomically
+from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.loading import EpisodeStream
-from lite_bench.harness.runs import RunFolder, now_text
+from lite_bench.harness.runs import RESUMED_BY, RunFolder, Status, now_text
 from lite_bench.harness.settings import DEFAULT_LR, Settings
 from lite_bench.harness.statistics import estimate
 from lite_bench.harness.step import TaskOutcome, accumulate_task_gradient
@@ -70,42 +69,33 @@ class Reporter(Protocol):
         """Something worth a line happened."""
 
 
-class TrainingInterrupted(RunError):
-    """The user stopped the run; its folder is usable."""
-
-    exit_code = 130
-
-
 @dataclass
 class Training:
     """A run of meta-training.
 
     Attributes:
-        learner: under its own protocol.
-        module: the same object as a module, on ``device``.
+        assembly: learner, estimator and device.
         suite: where tasks come from.
-        estimator: supplies gradients.
         settings: everything else.
         run: the run folder.
-        device: where to run.
         reporter: told what happens.
+        optimizer: of the learner's trainable parameters.
+        info: how far the run has come.
     """
 
-    learner: Learner
-    module: nn.Module
+    assembly: Assembly
     suite: Suite
-    estimator: Estimator
     settings: Settings
     run: RunFolder
-    device: torch.device
     reporter: Reporter
     optimizer: torch.optim.Optimizer = field(init=False)
     info: CheckpointInfo = field(init=False)
 
     def __post_init__(self) -> None:
         """Set up the optimizer."""
-        self.module.to(self.device).train()
-        settings = self.settings
+        settings, assembly = self.settings, self.assembly
+        self.learner, self.estimator, self.device = assembly.learner, assembly.estimator, assembly.device
+        self.module = assembly.module.train()
         self.optimizer = torch.optim.Adam(trainable(self.module, settings.learner), lr=self._base_lr())
         self.info = CheckpointInfo(settings.learner, settings.backbone, self.suite.image_size, 0, 0)
 
@@ -125,56 +115,64 @@ class Training:
     def _is_past(self, line: str) -> bool:
         try:
             return bool(json.loads(line)["step"] <= self.info.step)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             return False
 
     def execute(self) -> None:
         """Train to the end.
 
         Raises:
-            TrainingInterrupted: by Ctrl-C or SIGTERM; the last whole step is saved.
-            RunError: the loss is not finite, or memory ran out.
+            InterruptedRunError: by Ctrl-C or SIGTERM; the last whole step is saved.
+            RunError: the loss or its gradient is not finite, memory ran out, or the disk is full.
         """
         check_estimator_fits(self.module, self.estimator)
         self.run.set_status("running")
         try:
             with interruptible() as interruption:
                 self._loop(interruption)
-        except TrainingInterrupted:
-            self.run.set_status("interrupted", tasks=self.info.tasks, step=self.info.step)
+        except (InterruptedRunError, KeyboardInterrupt):
+            self._leave("interrupted")
             raise
         except BaseException:
-            self.run.set_status("failed", tasks=self.info.tasks, step=self.info.step)
+            self._leave("failed")
             raise
         self.run.set_status("finished", tasks=self.info.tasks, step=self.info.step, finished=now_text())
+
+    def _leave(self, status: Status) -> None:
+        """Note how the run ended; on a full disk that may fail too, and must not hide why it ended."""
+        with suppress(RunError):
+            self.run.set_status(status, tasks=self.info.tasks, step=self.info.step)
 
     def _loop(self, interruption: threading.Event) -> None:
         settings = self.settings
         numbers = range(self.info.tasks, settings.tasks)
         stream = EpisodeStream(self.suite, (self.suite.train_task(i, settings.seed) for i in numbers), settings.workers)
-        episodes = iter(stream)
         saved = time.monotonic()
-        while self.info.tasks < settings.tasks:
-            metrics = self._step(stream, episodes, interruption)
-            due = settings.validate_every and crossed(self.info.tasks, metrics.tasks, settings.validate_every)
-            self.info = replace(self.info, step=metrics.step, tasks=metrics.tasks)
-            if due:
-                metrics = replace(metrics, validation=self._validate())
-            append_line(self.run.metrics, json.dumps(asdict(metrics)))
-            self.reporter.step(metrics, settings.tasks)
-            if due or time.monotonic() - saved >= settings.checkpoint_seconds:
-                self._save()
-                saved = time.monotonic()
+        with closing(iter(stream)) as episodes:
+            while self.info.tasks < settings.tasks:
+                metrics = self._step(stream, episodes, interruption)
+                due = settings.validate_every and crossed(self.info.tasks, metrics.tasks, settings.validate_every)
+                if due:
+                    metrics = replace(metrics, validation=self._validate(metrics, interruption))
+                self.info = replace(self.info, step=metrics.step, tasks=metrics.tasks)
+                append_line(self.run.metrics, json.dumps(asdict(metrics)))
+                self.reporter.step(metrics, settings.tasks)
+                if due or time.monotonic() - saved >= settings.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
         self._save()
 
-    def _step(self, stream: EpisodeStream, episodes: Iterator[Any], interruption: threading.Event) -> StepMetrics:
+    def _step(self, stream: EpisodeStream, episodes: Iterator[Episode], interruption: threading.Event) -> StepMetrics:
         settings, start, waited = self.settings, time.perf_counter(), stream.waited
         number = min(settings.tasks_per_step, settings.tasks - self.info.tasks)
         precision = precision_context(settings.precision, self.device)
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         self.optimizer.zero_grad(set_to_none=True)
         outcomes, images = [], 0
         for index in range(self.info.tasks, self.info.tasks + number):
             episode = next(episodes)
+            if index == 0:
+                self._compare_h(len(episode.support.labels))
             generator = torch.Generator().manual_seed(stable_key("gradient", settings.seed, index))
             with seeded("task", settings.seed, index), memory_errors(settings):
                 outcomes.append(
@@ -183,22 +181,61 @@ class Training:
                     )
                 )
             images += len(episode.support.labels) + episode.n_query
-            self._stop_if(interruption)
-        lr = self._apply(number)
+            if interruption.is_set():
+                self._stop_within_step(buffers)
+        lr = self._lr()
+        self._check_finite(outcomes, lr)
+        self._apply(number, lr)
         return self._measure(outcomes, lr, time.perf_counter() - start, stream.waited - waited, images)
 
-    def _apply(self, number: int) -> float:
+    def _compare_h(self, n_support: int) -> None:
+        """Say so if the first task is too small for the estimator to leave any support image out."""
+        if self.settings.lite_h > n_support and getattr(self.estimator, "uses_h", True):
+            self.reporter.note(
+                f"Note: --lite-h {self.settings.lite_h} covers all {n_support} support images of the first task, so "
+                "every image of such a task carries a gradient and nothing is saved."
+            )
+
+    def _stop_within_step(self, buffers: dict[str, torch.Tensor]) -> NoReturn:
+        """Take back what the unfinished step did to running statistics, save, and stop."""
+        with torch.no_grad():
+            for name, buffer in self.module.named_buffers():
+                buffer.copy_(buffers[name])
+        self._save()
+        raise InterruptedRunError(
+            f"Stopped after {self.info.tasks} of {self.settings.tasks} tasks. {self._how_to_go_on()}"
+        )
+
+    def _how_to_go_on(self) -> str:
+        return f"Go on with: {RESUMED_BY['train']} {self.run.path}"
+
+    def _lr(self) -> float:
+        """Learning rate of the coming step."""
+        interval = self.settings.lr_halve_every
+        return self._base_lr() * 0.5 ** (self.info.tasks // interval if interval else 0)
+
+    def _check_finite(self, outcomes: list[TaskOutcome], lr: float) -> None:
+        """Refuse a step that would spoil the weights, before it is taken."""
+        loss = sum(outcome.loss for outcome in outcomes) / len(outcomes)
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        finite = bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
+        if math.isfinite(loss) and finite:
+            return
+        kept = self.run.checkpoint("last")
+        raise RunError(
+            f"The {'gradient' if math.isfinite(loss) else 'loss'} is not finite at step {self.info.step + 1} (loss "
+            f"{loss:g}, after {self.info.tasks} tasks); train anew with a lower --lr (now {lr:g}) or with --precision "
+            f"fp32. {f'{kept} holds finite weights.' if kept.is_file() else 'No checkpoint was written yet.'}"
+        )
+
+    def _apply(self, number: int, lr: float) -> None:
         """Average the gradients over the tasks of the step and take it."""
-        settings = self.settings
-        halvings = self.info.tasks // settings.lr_halve_every if settings.lr_halve_every else 0
-        lr = self._base_lr() * 0.5**halvings
         for group in self.optimizer.param_groups:
             group["lr"] = lr
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.div_(number)
         self.optimizer.step()
-        return lr
 
     def _measure(
         self, outcomes: list[TaskOutcome], lr: float, seconds: float, waited: float, images: int
@@ -206,39 +243,30 @@ class Training:
         loss = sum(outcome.loss for outcome in outcomes) / len(outcomes)
         accuracy = sum(outcome.correct / outcome.n_query for outcome in outcomes) / len(outcomes)
         step, tasks = self.info.step + 1, self.info.tasks + len(outcomes)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"The loss is {loss} at step {step} (task {tasks}); lower --lr (now {lr:g}), or use --precision fp32. "
-                f"The last checkpoint, if any, is before that."
-            )
         return StepMetrics(step, tasks, loss, accuracy, lr, seconds, images / seconds, waited / seconds)
 
-    def _validate(self) -> float | None:
+    def _validate(self, metrics: StepMetrics, interruption: threading.Event) -> float | None:
         """Measure mean validation accuracy over sources and keep the best weights; None without validation tasks."""
         evaluation = Evaluation(self.learner, self.module, self.estimator, self.settings, self.device)
         means = []
         for tasks in self.suite.tasks("validation").values():
-            scores = evaluation.scores(self.suite, tasks[: self.settings.validation_tasks])
-            means.append(estimate([score.accuracy for _, score in scores]).mean)
+            accuracies = []
+            for _, score in evaluation.scores(self.suite, tasks[: self.settings.validation_tasks]):
+                accuracies.append(score.accuracy)
+                if interruption.is_set():
+                    raise InterruptedRunError(f"Stopped while validating. {self._how_to_go_on()}")
+            means.append(estimate(accuracies).mean)
         if not means:
             return None
         accuracy = sum(means) / len(means)
         if self.info.best_accuracy is None or accuracy > self.info.best_accuracy:
             self.info = replace(self.info, best_accuracy=accuracy)
-            save_checkpoint(self.run.checkpoint("best"), self.info, self.module)
+            best = replace(self.info, step=metrics.step, tasks=metrics.tasks)
+            save_checkpoint(self.run.checkpoint("best"), best, self.module)
         return accuracy
 
     def _save(self) -> None:
         save_checkpoint(self.run.checkpoint("last"), self.info, self.module, self.optimizer)
-
-    def _stop_if(self, interruption: threading.Event) -> None:
-        if not interruption.is_set():
-            return
-        self._save()
-        raise TrainingInterrupted(
-            f"Stopped after {self.info.tasks} of {self.settings.tasks} tasks. "
-            f"Go on with: lite-bench train --resume {self.run.path}"
-        )
 
 
 def trainable(module: nn.Module, name: str) -> list[nn.Parameter]:
@@ -262,28 +290,6 @@ def crossed(before: int, after: int, interval: int) -> bool:
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that a step is never cut in half; a second one acts at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    earlier = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def memory_errors(settings: Settings) -> Iterator[None]:
     """Explain what to do when memory runs out.
 
@@ -301,5 +307,6 @@ def memory_errors(settings: Settings) -> Iterator[None]:
             raise
         raise RunError(
             f"Memory ran out with --batch-size {settings.batch_size}, --gradient {settings.gradient} and --lite-h "
-            f"{settings.lite_h}. Lower --batch-size (it never changes the result), use --gradient exact, or lower --lite-h."
+            f"{settings.lite_h}. Lower --batch-size (it never changes the result), use --gradient exact, or lower "
+            "--lite-h."
         ) from error

@@ -8,6 +8,7 @@ scratch under ``lite`` or ``exact`` needs.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lite_bench.harness.errors import UnknownNameError, UsageError, WeightsError
+from lite_bench.models.hub import cache_only_without_network
 from lite_bench.models.normalisation import with_per_image_norms
 from lite_bench.models.weights import load_weights
 
@@ -60,7 +62,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.image_size = image_size
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.features = self._measure()
@@ -118,7 +120,7 @@ class Conv4(nn.Module):
         """Build the blocks for ``in_channels`` input channels."""
         super().__init__()
         widths = [in_channels] + [filters] * 4
-        self.blocks = nn.Sequential(*(self._block(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.blocks = nn.Sequential(*(self._block(a, b) for a, b in itertools.pairwise(widths)))
 
     @staticmethod
     def _block(n_in: int, n_out: int) -> nn.Sequential:
@@ -161,7 +163,7 @@ def conv4(name: str, *, image_size: int, pretrained: bool | None = None, weights
 
 
 def resnet18_84(name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None) -> Backbone:
-    """Build ResNet-18 for 84 pixels: a 5x5 stride-2 stem without max-pool (LITE, appendix to Table 1)."""
+    """Build ResNet-18 for 84 pixels, with a 5x5 stride-2 stem and no max-pool: the small-image network of LITE."""
     _refuse_pretrained(name, pretrained and weights is None)
     network = _create("resnet18", name, pretrained=False)
     network.conv1 = nn.Conv2d(3, 64, kernel_size=5, stride=2, padding=1, bias=False)
@@ -205,11 +207,12 @@ def _create(base: str, asked: str, *, pretrained: bool) -> Any:
         raise UnknownNameError(
             "backbone", asked, timm.list_models(), "List them with `lite-bench list backbones --timm '*'`."
         )
+    if not pretrained:
+        return timm.create_model(base, num_classes=0)
     try:
-        return timm.create_model(base, pretrained=pretrained, num_classes=0)
+        with cache_only_without_network():
+            return timm.create_model(base, pretrained=True, num_classes=0)
     except Exception as error:
-        if not pretrained:
-            raise
         raise WeightsError(
             f"The pretrained weights of {asked} could not be had ({type(error).__name__}). Without a network, give a "
             "file with --weights FILE, put them in the cache (see `lite-bench doctor`), or start from scratch "

@@ -21,7 +21,7 @@ Network = Callable[[Tensor], Tensor]
 
 def encode_in_chunks(network: Network, images: Tensor, chunk: int) -> Tensor:
     """Apply ``network`` to images [N, 3, S, S], at most ``chunk`` at a time; returns [N, D]."""
-    return torch.cat([network(part) for part in images.split(chunk)])
+    return torch.cat([network(part) for part in torch.split(images, chunk)])
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
@@ -77,7 +77,7 @@ class ExactEncode:
         """Encode [N, 3, S, S] to [N, D]; dropout, stochastic depth and autocast replay in the recomputation."""
         if not torch.is_grad_enabled():
             return encode_in_chunks(network, images, self.chunk)
-        return torch.cat([self._recomputed(network, part) for part in images.split(self.chunk)])
+        return torch.cat([self._recomputed(network, part) for part in torch.split(images, self.chunk)])
 
     @staticmethod
     def _recomputed(network: Network, images: Tensor) -> Tensor:
@@ -110,7 +110,8 @@ class LiteEncode:
 class SharedDrawEncode:
     """What the released codes do: one draw for all passes, no factor on the support path, cached values.
 
-    ``cache`` holds the features of all N images per pass, filled at the first query batch of a task and reused by the others.
+    ``cache`` holds the features of all N images per pass, filled at the first query batch of a task and reused by the
+    others.
     """
 
     chunk: int
@@ -150,7 +151,7 @@ class TaskDraw:
         return self.make()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Estimator:
     h: int
     chunk: int
@@ -168,6 +169,7 @@ class Full(_Estimator):
     """The true gradient with one graph over the whole support set; memory grows with N."""
 
     name = "full"
+    uses_h = False
     per_image = False
 
     def begin(self, support: Support, generator: torch.Generator) -> Draw:
@@ -180,6 +182,7 @@ class Exact(_Estimator):
     """The true gradient in constant memory, by recomputing one chunk at a time in the backward pass."""
 
     name = "exact"
+    uses_h = False
 
     def begin(self, support: Support, generator: torch.Generator) -> Draw:
         """Start on a task."""

@@ -1,8 +1,9 @@
 """FiLM: per-channel affine modulation of a frozen backbone, generated from a task embedding.
 
-FiLM maps u to gamma u + beta after a normalisation layer and before its activation (Perez et al., FiLM: Visual Reasoning
-with a General Conditioning Layer, AAAI 2018). It is folded into the layer's affine parameters, weight' = gamma weight
-and bias' = gamma bias + beta, which is the same map and works where normalisation and activation are one module.
+FiLM maps u to gamma u + beta after a normalisation layer and before its activation (Perez et al., FiLM: Visual
+Reasoning with a General Conditioning Layer, AAAI 2018). It is folded into the layer's affine parameters,
+weight' = gamma weight and bias' = gamma bias + beta, which is the same map and works where normalisation and
+activation are one module.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lite_bench.models.set_encoder import EMBEDDING
 
 GATE_SCALE = 0.001
 SHORTCUTS = {"downsample", "shortcut", "skip"}
+CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def film_sites(backbone: Backbone) -> tuple[FilmSite, ...]:
     The rule looks at structure, not at names of networks:
 
     1. Candidates are normalisation layers with a per-channel weight and bias, off the shortcuts.
-    2. A network with depthwise convolutions (EfficientNet, MobileNet, ConvNeXt) is modulated right after each of them, and after its stem and
-       head, the normalisation layers outside its blocks.
+    2. A network with depthwise convolutions (EfficientNet, MobileNet, ConvNeXt) is modulated right after each of them,
+       and after its stem and head, the normalisation layers outside its blocks.
     3. Any other convolutional network is modulated inside its blocks (ResNet), or everywhere if it has none.
     4. A network without convolutional normalisation (ViT) is modulated at every normalisation layer.
 
@@ -81,8 +83,8 @@ def _is_norm(module: nn.Module) -> bool:
 def _block_names(network: nn.Module) -> set[str]:
     """Name the repeated units a network is built of.
 
-    These are the composite members of every sequence, and every instance of a class of two or more convolutions that
-    has siblings of its own kind.
+    These are the composite members of every sequence, and every instance of a class of two or more convolutions (other
+    than a plain sequence) that has siblings of its own kind.
     """
     blocks, kinds = set(), set()
     for name, module in network.named_modules():
@@ -91,9 +93,10 @@ def _block_names(network: nn.Module) -> set[str]:
         children = dict(module.named_children())
         classes = [type(child) for child in children.values()]
         kinds |= {type(c) for c in children.values() if classes.count(type(c)) > 1 and _convolutions(c) > 1}
-        if isinstance(module, nn.Sequential | nn.ModuleList):
+        if isinstance(module, CONTAINERS):
             composite = (key for key, child in children.items() if any(True for _ in child.children()))
             blocks |= {f"{name}.{key}".lstrip(".") for key in composite}
+    kinds -= set(CONTAINERS)
     return blocks | {name for name, module in network.named_modules() if type(module) in kinds}
 
 
@@ -153,11 +156,12 @@ class GatedGenerator(nn.Module):
 
     def forward(self, embedding: Float[Tensor, " 64"]) -> Float[Tensor, " c"]:
         """Generate one value per channel."""
-        return self.gate * self.network(embedding)
+        values: Tensor = self.gate * self.network(embedding)
+        return values
 
 
 class FilmGenerators(nn.Module):
-    """Two independent generators per site, for gamma - 1 and for beta (CNAPs as rebuilt for LITE, section 4 of its paper)."""
+    """Two independent generators per site, for gamma - 1 and for beta: CNAPs as rebuilt in the released LITE codes."""
 
     def __init__(self, sites: tuple[FilmSite, ...]) -> None:
         """Build the generators of ``sites``."""
@@ -178,7 +182,7 @@ class FilmGenerators(nn.Module):
 
     def gate_energy(self) -> Tensor:
         """Sum the squares of all gates; the regulariser acts on nothing else."""
-        gates = [m.gate for m in self.modules() if isinstance(m, GatedGenerator)]
+        gates: list[Tensor] = [m.gate for m in self.modules() if isinstance(m, GatedGenerator)]
         return torch.cat(gates).square().sum()
 
 

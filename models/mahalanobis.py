@@ -1,8 +1,9 @@
 """Mahalanobis classification with regularised class covariances, without a matrix inverse.
 
 Logits are -(f - mu_c)^T Q_c^-1 (f - mu_c) with Q_c = lambda_c S_c + (1 - lambda_c) S + beta I, where S_c and S are
-covariances about the class mean and about the overall mean, lambda_c = k_c / (k_c + 1) (Bateni et al., Improved Few-Shot
-Visual Classification, CVPR 2020, eqs. 1 to 3). All class covariances are scalings of one matrix of centred rows,
+covariances about the class mean and about the overall mean, lambda_c = k_c / (k_c + 1) (Bateni et al., Improved
+Few-Shot Visual Classification, CVPR 2020, eqs. 1 to 3). All class covariances are scalings of one matrix of centred
+rows,
 
     Q_c = beta I + V^T diag(s_c)^2 V,
 
@@ -58,8 +59,8 @@ def fit_class_gaussians(
         labels: classes 0..way-1, each present.
         way: C.
         beta: weight of the identity in Q_c.
-        compat_one_shot: give one-shot classes the released codes' accidental covariance instead of zero: the variance across the D
-            entries of their single feature vector, in every cell of the matrix.
+        compat_one_shot: give one-shot classes the released codes' accidental covariance instead of zero: the variance
+            across the D entries of their single feature vector, in every cell of the matrix.
     """
     n = len(features)
     means = class_means(features, labels, way)
@@ -135,7 +136,7 @@ def mahalanobis_squared(gaussians: ClassGaussians, features: Float[Tensor, "M D"
     if len(gaussians.rows):
         return _through_rows(gaussians, features)
     differences = features.unsqueeze(0) - gaussians.means.unsqueeze(1)
-    whitened = torch.linalg.solve_triangular(gaussians.factors, differences.mT, upper=False)
+    whitened: Tensor = torch.linalg.solve_triangular(gaussians.factors, differences.mT, upper=False)
     return whitened.square().sum(1).T
 
 
@@ -144,5 +145,5 @@ def _through_rows(gaussians: ClassGaussians, features: Tensor) -> Tensor:
     differences = features.unsqueeze(0) - gaussians.means.unsqueeze(1)
     in_rows = (features @ gaussians.rows.T).unsqueeze(0) - (gaussians.means @ gaussians.rows.T).unsqueeze(1)
     scaled = in_rows * gaussians.scales.unsqueeze(1)
-    whitened = torch.linalg.solve_triangular(gaussians.factors, scaled.mT, upper=False)
+    whitened: Tensor = torch.linalg.solve_triangular(gaussians.factors, scaled.mT, upper=False)
     return ((differences.square().sum(2) - whitened.square().sum(1)) / gaussians.beta).T

@@ -24,7 +24,8 @@ class PerImageNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch's own signature
         """Map [N, C, ...] to the same shape."""
-        return self.activation(super().forward(input))
+        values: Tensor = self.activation(super().forward(input))
+        return values
 
 
 def with_per_image_norms(network: nn.Module) -> nn.Module:
@@ -41,16 +42,3 @@ def fix_batch_statistics(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, _BatchNorm):
             child.eval()
-
-
-def uses_initial_statistics(module: nn.Module) -> bool:
-    """Say whether a BatchNorm inside ``module`` would normalise with the constants of initialisation."""
-    return any(
-        isinstance(child, _BatchNorm)
-        and not child.training
-        and child.num_batches_tracked is not None
-        and child.running_var is not None
-        and int(child.num_batches_tracked) == 0
-        and bool((child.running_var == 1).all())
-        for child in module.modules()
-    )

@@ -14,6 +14,7 @@ from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.normalisation import fix_batch_statistics
+from lite_bench.models.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Prototypes:
 class ProtoNets(nn.Module):
     """Jake Snell, Kevin Swersky, Richard Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017.
 
-    Classes are the means of their support features; queries go to the nearest. The whole backbone is learned, nothing in it is
-    adapted to the task.
+    Classes are the means of their support features; queries go to the nearest. The whole backbone is learned, nothing
+    in it is adapted to the task.
     """
 
     def __init__(
@@ -66,14 +67,16 @@ class ProtoNets(nn.Module):
     def adapt(self, support: Support, encode: Encode) -> Prototypes:
         """Average the support features of each class."""
         features = encode(self.backbone, support.images)
-        return Prototypes(class_means(features, support.labels, support.way))
+        with full_precision(features):
+            return Prototypes(class_means(features, support.labels, support.way))
 
     def classify(self, state: Prototypes, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Compare query features with the prototypes."""
         features = cast("Tensor", self.backbone(images))
-        if self.metric == "cosine":
-            return self.logit_scale * normalize(features, dim=1) @ normalize(state.means, dim=1).T
-        return -self.logit_scale * squared_distances(features, state.means)
+        with full_precision(features):
+            if self.metric == "cosine":
+                return self.logit_scale * normalize(features, dim=1) @ normalize(state.means, dim=1).T
+            return -self.logit_scale * squared_distances(features, state.means)
 
 
 def squared_distances(a: Float[Tensor, "M D"], b: Float[Tensor, "C D"]) -> Float[Tensor, "M C"]:

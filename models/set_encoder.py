@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, cast
 
 import torch
@@ -12,6 +13,7 @@ from lite_bench.models.normalisation import PerImageNorm
 
 EMBEDDING = 64
 BLOCKS = 5
+SMALLEST_IMAGE = 2**BLOCKS
 Statistics = Literal["image", "fixed", "batch"]
 
 
@@ -30,20 +32,23 @@ class SetEncoder(nn.Module):
         Args:
             mean: [1, 3, 1, 1] (or [1, 1, 1, 1] for grey networks), subtracted from images on the 0 to 1 scale.
             std: same shape, divided by.
-            statistics: ``image`` (GroupNorm, the default) and ``fixed`` (BatchNorm on its constant running statistics) see each
-                image alone; ``batch`` is the released code's BatchNorm on batch statistics, even at test.
+            statistics: ``image`` (GroupNorm, the default) and ``fixed`` (BatchNorm on its constant running statistics)
+                see each image alone; ``batch`` is the released code's BatchNorm on batch statistics, even at test.
         """
         super().__init__()
         self.statistics = statistics
         self.register_buffer("mean", mean.expand(1, 3, 1, 1).clone(), persistent=False)
         self.register_buffer("std", std.expand(1, 3, 1, 1).clone(), persistent=False)
         widths = [3] + [EMBEDDING] * BLOCKS
-        blocks = (self._block(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        blocks = (self._block(a, b) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
         self.train(self.training)
 
     def _block(self, n_in: int, n_out: int) -> nn.Sequential:
-        norm = PerImageNorm(n_out) if self.statistics == "image" else nn.BatchNorm2d(n_out)
+        norm: nn.Module = PerImageNorm(n_out)
+        if self.statistics != "image":
+            # Batch statistics are never averaged for later use: gathering them would change the learner in `adapt`.
+            norm = nn.BatchNorm2d(n_out, track_running_stats=self.statistics == "fixed")
         # ReLU and max-pool commute; pooling first leaves a quarter of the values to rectify and to keep.
         return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1), norm, nn.MaxPool2d(2), nn.ReLU())
 

@@ -9,9 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lite_bench.harness.core import Encode, Support
+from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.film import FilmGenerators, film_sites
-from lite_bench.models.set_encoder import SetEncoder, Statistics
+from lite_bench.models.precision import full_precision
+from lite_bench.models.set_encoder import SMALLEST_IMAGE, SetEncoder, Statistics
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,17 @@ class TaskEncoder(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, statistics: Statistics) -> None:
-        """Build set encoder and generators around ``backbone``, which is frozen here."""
+        """Build set encoder and generators around ``backbone``, which is frozen here.
+
+        Raises:
+            UsageError: the images are too small for the set encoder, or the backbone has nothing to modulate.
+        """
         super().__init__()
+        if backbone.image_size < SMALLEST_IMAGE:
+            raise UsageError(
+                f"The set encoder halves images five times and needs at least {SMALLEST_IMAGE} pixels, "
+                f"not {backbone.image_size}; raise --image-size."
+            )
         self.backbone = backbone.requires_grad_(False)
         self.set_encoder = SetEncoder(backbone.mean, backbone.std, statistics)
         self.generators = FilmGenerators(film_sites(backbone))
@@ -44,7 +55,8 @@ class TaskEncoder(nn.Module):
     def adapt(self, support: Support, encode: Encode) -> tuple[AdaptedBody, Float[Tensor, "N D"]]:
         """Modulate the backbone for a task; returns it with the support features it computes."""
         embedding = encode(self.set_encoder, support.images).mean(0)
-        film = self.generators(embedding, self.backbone.network)
+        with full_precision(embedding):
+            film = self.generators(embedding, self.backbone.network)
         return AdaptedBody(film), encode(partial(self.backbone, parameters=film), support.images)
 
     def features(self, body: AdaptedBody, images: Tensor) -> Float[Tensor, "M D"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 
 from lite_bench.harness.errors import WeightsError
 
-PREFIXES = ("", "model.backbone.network.", "backbone.network.", "module.", "model.")
+PREFIXES = ("", "module.", "model.")
+BACKBONE = "backbone.network."
 CLASSIFIERS = ("fc.", "classifier.", "head.", "head_dist.", "head.fc.")
 
 
@@ -29,8 +32,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if isinstance(error, pickle.UnpicklingError):  # whose own text advises to run the code
+            reason = "it is damaged or holds pickled objects other than tensors"
         raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {error}); "
+            f"{path} cannot be read as weights ({reason}); "
             "give a safetensors file or a PyTorch file that holds plain tensors."
         ) from error
     for key in ("state_dict", "model"):
@@ -40,6 +46,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; give a file of network weights.")
     return tensors
+
+
+def _prefixes(tensors: Iterable[str]) -> list[str]:
+    """List what may precede a network's own names: a wrapper, or a learner that holds the backbone anywhere in it."""
+    within = (key.partition(BACKBONE) for key in tensors)
+    return [*PREFIXES, *dict.fromkeys(f"{before}{name}" for before, name, _ in within if name)]
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
@@ -52,11 +64,11 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     """
     tensors = read_weights(path)
     own = network.state_dict()
-    prefix = max(PREFIXES, key=lambda p: sum(f"{p}{key}" in tensors for key in own))
+    prefix = max(_prefixes(tensors), key=lambda p: sum(f"{p}{key}" in tensors for key in own))
     found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
     shapes = [key for key in own if key in found and found[key].shape != own[key].shape]
-    surplus = [key for key in found if prefix == "" and key not in own and not key.startswith(CLASSIFIERS)]
+    surplus = [key for key in found if key not in own and not key.startswith(CLASSIFIERS)]
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for what, keys in (("missing", missing), ("of another shape", shapes), ("unexpected", surplus))

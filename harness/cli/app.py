@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib.metadata import version
 from typing import Annotated
 
@@ -80,7 +81,7 @@ def main() -> None:
         build_app()()
     except LiteBenchError as error:
         if os.environ.get(DEBUG):
-            raise
+            traceback.print_exception(error)
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +10,14 @@ import typer
 
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, print_json, print_table, say
-from lite_bench.harness.errors import UsageError
+from lite_bench.harness.errors import InterruptedRunError, LiteBenchError, RunError, UsageError
 
 if TYPE_CHECKING:
+    from lite_bench.harness.assembly import Assembly
     from lite_bench.harness.core import Record, Suite
     from lite_bench.harness.evaluation import Evaluation
     from lite_bench.harness.records import Manifest
-    from lite_bench.harness.runs import RunFolder
+    from lite_bench.harness.runs import RunFolder, Status
     from lite_bench.harness.settings import Settings
     from lite_bench.harness.statistics import Summary
 
@@ -27,7 +29,11 @@ def evaluate_command(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="A run folder, or one of its checkpoints.", rich_help_panel="Model"),
+        typer.Option(
+            "--checkpoint",
+            help="A run folder or one of its checkpoints; an interrupted evaluation goes on where it was.",
+            rich_help_panel="Model",
+        ),
     ] = None,
     suite: flags.SuiteFlag = None,
     suite_option: flags.SuiteOptionFlag = None,
@@ -85,14 +91,55 @@ def run_evaluation(
     seed: int = 0,
     overwrite: bool = False,
 ) -> tuple[RunFolder, Manifest]:
-    """Find what to evaluate, evaluate it, and give the run folder and what was measured."""
-    from lite_bench.harness.evaluation import evaluate
+    """Find what to evaluate, evaluate it, and give the run folder and what was measured.
+
+    Args:
+        learner: to evaluate untrained, if there is no ``checkpoint``.
+        checkpoint: a run folder, trained or an earlier evaluation to go on with, or one of its checkpoints.
+        given: settings from the command line.
+        config: a file of settings for an untrained learner, which it may name.
+        output_dir: the folder that holds all runs.
+        run_name: name of the run folder of an untrained learner.
+        seed: seed of the list of tasks.
+        overwrite: replace results of another evaluation.
+
+    Raises:
+        UsageError: arguments contradict each other.
+        InterruptedRunError: by Ctrl-C; finished tasks are kept.
+    """
+    if checkpoint is None and (learner is not None or config is not None):
+        run, evaluation, suite = _untrained(learner, given, config, output_dir, run_name)
+    elif config is not None or run_name is not None:
+        name = "--config" if config is not None else "--run-name"
+        raise UsageError(f"{name} belongs to a new run; an existing one is evaluated in its own folder. Leave it out.")
+    else:
+        run, evaluation, suite = _existing(learner, checkpoint, given, output_dir)
+    try:
+        manifest = _evaluate(evaluation, suite, run, seed, overwrite)
+    except KeyboardInterrupt as error:
+        _close(run, "interrupted")
+        raise InterruptedRunError(
+            f"Stopped; the finished tasks are kept. Go on with the same flags and --checkpoint {run.path}"
+        ) from error
+    except LiteBenchError:
+        _close(run, "failed")
+        raise
+    _close(run, "finished")
+    return run, manifest
+
+
+def _close(run: RunFolder, status: Status) -> None:
+    """Note how an evaluation ended; a training run keeps the status of its training."""
     from lite_bench.harness.runs import now_text
 
-    if learner is not None and checkpoint is None:
-        run, evaluation, suite = _untrained(learner, given, config, output_dir, run_name)
-    else:
-        run, evaluation, suite = _trained(learner, checkpoint, given, output_dir)
+    if run.status().get("kind") == "eval":
+        with suppress(RunError):
+            run.set_status(status, finished=now_text())
+
+
+def _evaluate(evaluation: Evaluation, suite: Suite, run: RunFolder, seed: int, overwrite: bool) -> Manifest:
+    from lite_bench.harness.evaluation import evaluate
+
     with Progressor("evaluating") as progress:
         correct: dict[str, list[float]] = {}
 
@@ -103,63 +150,72 @@ def run_evaluation(
             detail = f"acc {sum(accuracies) / len(accuracies):.1%}" if accuracies else ""
             progress.update(source, done, total, detail)
 
-        manifest = evaluate(evaluation, suite, run.path, seed=seed, overwrite=overwrite, notify=notify)
-    if run.status().get("kind") == "eval":
-        run.set_status("finished", finished=now_text())
-    return run, manifest
+        return evaluate(evaluation, suite, run.path, seed=seed, overwrite=overwrite, notify=notify)
 
 
 def _untrained(
-    learner: str, given: dict[str, Any], config: Path | None, output_dir: Path, run_name: str | None
+    learner: str | None, given: dict[str, Any], config: Path | None, output_dir: Path, run_name: str | None
 ) -> tuple[RunFolder, Evaluation, Suite]:
     """Build a learner from settings alone, in a run folder of its own."""
-    from lite_bench.harness.assembly import build_learner
-    from lite_bench.harness.cli.train import open_suite
+    from lite_bench.harness.assembly import assemble
+    from lite_bench.harness.cli.train import class_splits, open_suite
     from lite_bench.harness.runs import create_run
     from lite_bench.harness.settings import resolve
 
     settings, suite = open_suite(resolve({**given, "learner": learner}, config))
-    built = build_learner(settings, suite.image_size)
-    if any(p.requires_grad for p in built[1].parameters()):
-        say(f"{learner} is evaluated as it is, without meta-training; `lite-bench train {learner}` trains it.")
-    run = create_run(output_dir, settings, suite.image_size, "eval", run_name)
-    return run, _evaluation(*built, settings), suite
+    assembly = assemble(settings, suite.image_size)
+    name = settings.learner
+    if any(p.requires_grad for p in assembly.module.parameters()):
+        say(f"{name} is evaluated as it is, without meta-training; `lite-bench train {name}` trains it.")
+    run = create_run(output_dir, settings, suite.image_size, "eval", run_name, class_splits(suite))
+    return run, _evaluation(assembly, settings), suite
 
 
-def _trained(
+def _existing(
     learner: str | None, checkpoint: Path | None, given: dict[str, Any], output_dir: Path
 ) -> tuple[RunFolder, Evaluation, Suite]:
-    """Rebuild a trained run from its folder; flags change where and on what it is evaluated, not what it is."""
-    from lite_bench.harness.assembly import build_learner
-    from lite_bench.harness.checkpoints import file_sha256, restore
+    """Rebuild a learner from its run folder; flags change where and on what it is evaluated, not what it is."""
+    from lite_bench.harness.assembly import assemble
+    from lite_bench.harness.checkpoints import check_learner_of, file_sha256, restore
     from lite_bench.harness.cli.train import open_suite
     from lite_bench.harness.runs import newest_finished, open_run
+    from lite_bench.harness.settings import flag
 
     run = open_run(checkpoint) if checkpoint is not None else newest_finished(output_dir)
     own = run.settings()
-    name = learner or own.learner
     for key in ("backbone", "pretrained", "weights", "params", "image_size"):
         if given.get(key) not in (None, {}):
-            raise UsageError(f"{key.replace('_', ' ')} is fixed by the checkpoint of {run.path}; leave the flag out.")
-    changes = {key: value for key, value in given.items() if value not in (None, {})}
-    if changes.get("suite", own.suite) != own.suite:
-        changes.setdefault("suite_options", {})
-        changes.setdefault("data_dir", None)
-    settings, suite = open_suite(own.changed(**changes, learner=name))
+            raise UsageError(f"{flag(key)} is fixed by the run {run.path}; leave it out.")
+    if run.status().get("kind") == "eval":
+        if learner not in (None, own.learner):
+            raise UsageError(f"{run.path} is an evaluation of {own.learner}, not of {learner}; name another run.")
+        settings, suite = open_suite(on_suite(own, given))
+        return run, _evaluation(assemble(settings, suite.image_size), settings), suite
     path = checkpoint if checkpoint is not None and checkpoint.is_file() else run.chosen_checkpoint()
+    check_learner_of(path, learner or own.learner)
+    settings, suite = open_suite(on_suite(own, given))
     say(f"Evaluating {path}")
-    built = build_learner(settings, suite.image_size, weights_follow=True)
-    restore(path, name, built[1])
-    return run, _evaluation(*built, settings, file_sha256(path)), suite
+    assembly = assemble(settings, suite.image_size, weights_follow=True)
+    restore(path, settings.learner, assembly.module)
+    return run, _evaluation(assembly, settings, file_sha256(path)), suite
 
 
-def _evaluation(learner: Any, module: Any, settings: Settings, checkpoint: str | None = None) -> Evaluation:
-    from lite_bench.harness.assembly import build_estimator, choose_device
+def on_suite(own: Settings, given: dict[str, Any]) -> Settings:
+    """Lay flags over a run's own settings; the suite's options are kept only for the same suite."""
+    changes = {key: value for key, value in given.items() if value not in (None, {})}
+    if changes.get("suite", own.suite) == own.suite:
+        changes["suite_options"] = {**own.suite_options, **changes.get("suite_options", {})}
+    else:
+        changes = {"suite_options": {}, "data_dir": None, **changes}
+    return own.changed(**changes)
+
+
+def _evaluation(assembly: Assembly, settings: Settings, checkpoint: str | None = None) -> Evaluation:
     from lite_bench.harness.evaluation import UNTRAINED, Evaluation
 
-    device = choose_device(settings.device)
-    encoder = build_estimator(settings)
-    return Evaluation(learner, module.to(device), encoder, settings, device, checkpoint or UNTRAINED)
+    return Evaluation(
+        assembly.learner, assembly.module, assembly.estimator, settings, assembly.device, checkpoint or UNTRAINED
+    )
 
 
 def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:

@@ -73,7 +73,7 @@ def _parts(module: Any) -> list[tuple[str, Any]]:
         wraps = len(grand) > 1 and any(hasattr(part, "features") for _, part in grand)
         found += [(f"{name}.{inner}", part) for inner, part in grand] if wraps else [(name, child)]
     own = dict(module.named_parameters(recurse=False))
-    return found + [(name, parameter) for name, parameter in own.items()]
+    return [*found, *own.items()]
 
 
 def _count(name: str, part: Any) -> dict[str, Any]:

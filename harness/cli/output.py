@@ -61,6 +61,7 @@ class Progressor:
         self._started = time.monotonic()
         self._last = 0.0
         self._bars: dict[str, TaskID] = {}
+        self._first: tuple[int, float] | None = None
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
         columns += [TextColumn("{task.fields[detail]}"), TimeElapsedColumn(), TimeRemainingColumn()]
         self._progress = Progress(*columns, console=self.console)
@@ -78,7 +79,7 @@ class Progressor:
 
     def note(self, text: str) -> None:
         """Print a line between the bars."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=not self.live)
 
     def update(self, name: str, done: int, total: int, detail: str) -> None:
         """Report ``done`` of ``total``."""
@@ -94,7 +95,7 @@ class Progressor:
 
     def step(self, metrics: StepMetrics, total_tasks: int) -> None:
         """Report a training step."""
-        tasks_per_second = metrics.images_per_second and self._rate(metrics.tasks)
+        tasks_per_second = self._rate(metrics)
         detail = (
             f"loss {metrics.loss:.3f}  acc {metrics.accuracy:.1%}  {tasks_per_second:.2f} tasks/s  "
             f"{metrics.images_per_second:.0f} images/s  waiting for data {metrics.data_wait:.0%}"
@@ -106,9 +107,11 @@ class Progressor:
         if metrics.validation is not None:
             self.note(f"validation after {metrics.tasks} tasks: {metrics.validation:.2%}")
 
-    def _rate(self, tasks: int) -> float:
-        if not hasattr(self, "_first"):
-            self._first = (tasks, time.monotonic())
-            return tasks / max(1e-9, time.monotonic() - self._started)
-        start, since = self._first
-        return (tasks - start) / max(1e-9, time.monotonic() - since)
+    def _rate(self, metrics: StepMetrics) -> float:
+        """Tasks per second since the first step that was reported; a resumed run starts there."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (metrics.tasks, now)
+            return metrics.tasks / metrics.seconds if metrics.step == 1 else 0.0
+        tasks, since = self._first
+        return (metrics.tasks - tasks) / max(1e-9, now - since)

@@ -9,14 +9,17 @@ import typer
 
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, say
-from lite_bench.harness.errors import UsageError
+from lite_bench.harness.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from lite_bench.harness.core import Suite
+    from lite_bench.harness.assembly import Assembly
+    from lite_bench.harness.core import Split, Suite
     from lite_bench.harness.runs import RunFolder
     from lite_bench.harness.settings import Settings
 
 PANEL = "Training"
+MOVABLE = ("data_dir", "device", "workers")
+"""Settings that may differ when a run goes on elsewhere; they change no result."""
 
 
 def train(
@@ -74,7 +77,8 @@ def train(
     run_name: flags.RunNameFlag = None,
     config: flags.ConfigFlag = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this run folder, with its own settings.")
+        Path | None,
+        typer.Option("--resume", help="Go on with this run folder, with its own settings (data and device may move)."),
     ] = None,
 ) -> None:
     """Meta-train a learner.
@@ -90,6 +94,7 @@ def train(
         "precision": precision, "device": device, "workers": workers, "seed": seed,
     }  # fmt: skip
     if resume is not None:
+        given |= {"limit": limit, "run_name": run_name, "config": config}
         resume_training(resume, {key: value for key, value in given.items() if value not in (None, {})})
         return
     from lite_bench.harness.settings import resolve
@@ -105,31 +110,37 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
     from lite_bench.harness.runs import create_run
 
     settings, suite = open_suite(settings)
-    training = assemble(settings, suite)
-    run = create_run(output_dir, settings, suite.image_size, "train", run_name)
-    _execute(*training, suite, settings, run, resume=False)
+    assembly = assemble_for_training(settings, suite)
+    run = create_run(output_dir, settings, suite.image_size, "train", run_name, class_splits(suite))
+    _execute(assembly, suite, settings, run, resume=False)
     return run
 
 
 def resume_training(path: Path, given: dict[str, Any]) -> None:
     """Go on with the run in ``path``.
 
+    Args:
+        path: the run folder.
+        given: settings from the command line; only those of `MOVABLE` may be given.
+
     Raises:
-        UsageError: settings are given too; a resumed run keeps its own.
+        UsageError: other settings are given; a resumed run keeps its own.
     """
     from lite_bench.harness.runs import open_run
     from lite_bench.harness.settings import flag
 
-    if given:
-        raise UsageError(
-            f"--resume keeps the run's own settings, so {flag(next(iter(given)))} cannot be given with it."
-        )
+    fixed = [key for key in given if key not in MOVABLE]
+    if fixed:
+        raise UsageError(f"--resume keeps the run's own settings; leave out {flag(fixed[0])}.")
     run = open_run(path)
-    settings, suite = open_suite(run.settings())
-    if run.status().get("status") == "finished":
+    status = run.status()
+    if status.get("kind") == "eval":
+        raise RunError(f"{run.path} is an evaluation; go on with it by: lite-bench eval --checkpoint {run.path}")
+    if status.get("status") == "finished":
         say(f"{run.path} is finished; evaluate it with: lite-bench eval --checkpoint {run.path}")
         return
-    _execute(*assemble(settings, suite), suite, settings, run, resume=True)
+    settings, suite = open_suite(run.settings().changed(**given))
+    _execute(assemble_for_training(settings, suite), suite, settings, run, resume=True)
 
 
 def open_suite(settings: Settings) -> tuple[Settings, Suite]:
@@ -147,37 +158,32 @@ def open_suite(settings: Settings) -> tuple[Settings, Suite]:
     return settings, suite
 
 
-def assemble(settings: Settings, suite: Suite) -> tuple[Any, ...]:
-    """Build learner, module, estimator and device, and check that they belong together before anything is written."""
-    from lite_bench.harness.assembly import build_estimator, build_learner, check_estimator_fits, choose_device
+def class_splits(suite: Suite) -> dict[Split, list[str]] | None:
+    """List the classes of each split, if the suite can."""
+    splits: dict[Split, list[str]] | None = getattr(suite, "class_splits", lambda: None)()
+    return splits
+
+
+def assemble_for_training(settings: Settings, suite: Suite) -> Assembly:
+    """Build what is trained, and check that its parts belong together before anything is written."""
+    from lite_bench.harness.assembly import assemble, check_estimator_fits
     from lite_bench.harness.training import trainable
 
-    device = choose_device(settings.device)
-    estimator = build_estimator(settings)
-    learner, module = build_learner(settings, suite.image_size)
-    trainable(module, settings.learner)
-    check_estimator_fits(module.train(), estimator)
-    return learner, module, estimator, device
+    assembly = assemble(settings, suite.image_size)
+    trainable(assembly.module, settings.learner)
+    check_estimator_fits(assembly.module.train(), assembly.estimator)
+    return assembly
 
 
-def _execute(
-    learner: Any,
-    module: Any,
-    estimator: Any,
-    device: Any,
-    suite: Suite,
-    settings: Settings,
-    run: RunFolder,
-    *,
-    resume: bool,
-) -> None:
+def _execute(assembly: Assembly, suite: Suite, settings: Settings, run: RunFolder, *, resume: bool) -> None:
+    from lite_bench.harness.assembly import training_notes
     from lite_bench.harness.training import Training
 
     with Progressor("training") as progress:
-        training = Training(learner, module, suite, estimator, settings, run, device, progress)
-        for note in getattr(learner, "notes", lambda: ())():
-            progress.note(note)
+        training = Training(assembly, suite, settings, run, progress)
         if resume:
             training.resume()
+        for note in training_notes(assembly):
+            progress.note(note)
         training.execute()
     say(f"Run folder: {run.path}\nNext: lite-bench eval --checkpoint {run.path}")

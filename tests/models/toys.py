@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support, Task
+from lite_bench.harness.core import Episode, Estimator, QueryBatch, Support, Task
 from lite_bench.harness.step import accumulate_task_gradient
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.estimators import TaskDraw, encode_with_gradient_rows
 
-SIDE = 32
+SIDE = 32  # the smallest that five halvings of the set encoder leave something of
+
+Factory = Callable[..., Any]
 
 
 class TinyNetwork(nn.Module):
@@ -51,7 +54,7 @@ def tiny_episode(n: int = 6, way: int = 2, m: int = 5, seed: int = 0, side: int 
     return Episode(task, Support(draw(labels), labels, way), (batch,), m)
 
 
-def build(factory: Callable[..., Learner], seed: int = 0, **options: object) -> nn.Module:
+def build(factory: Factory, seed: int = 0, **options: object) -> Any:
     """Make a learner in float64, with gates large enough that the task embedding matters."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -65,13 +68,11 @@ def build(factory: Callable[..., Learner], seed: int = 0, **options: object) -> 
     return learner
 
 
-def gradient(
-    learner: nn.Module, episode: Episode, estimator: Estimator, batch_size: int = 100, seed: int = 0
-) -> Tensor:
+def gradient(learner: Any, episode: Episode, estimator: Estimator, batch_size: int = 100, seed: int = 0) -> Tensor:
     """Run one task and give the gradient of all trainable parameters as one vector."""
     learner.zero_grad(set_to_none=True)
     generator = torch.Generator().manual_seed(seed)
-    accumulate_task_gradient(learner, episode, estimator, batch_size, generator)  # type: ignore[arg-type]
+    accumulate_task_gradient(learner, episode, estimator, batch_size, generator)
     parameters = [p for p in learner.parameters() if p.requires_grad]
     return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
 
@@ -79,10 +80,12 @@ def gradient(
 class Scripted:
     """An estimator whose successive passes use given rows: enumerating them enumerates a random one."""
 
-    name, h, per_image, redraws, sums_batches = "scripted", 0, True, False, False
+    name, h, per_image, sums_batches = "scripted", 0, True, False
 
-    def __init__(self, rows: tuple[tuple[int, ...], ...], n: int, factor: float | None = None) -> None:
-        self.rows, self.n = rows, n
+    def __init__(
+        self, rows: tuple[tuple[int, ...], ...], n: int, factor: float | None = None, redraws: bool = False
+    ) -> None:
+        self.rows, self.n, self.redraws = rows, n, redraws
         self.factor = n / len(rows[0]) if factor is None else factor
 
     def begin(self, support: Support, generator: torch.Generator) -> TaskDraw:

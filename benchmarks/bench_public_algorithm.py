@@ -1,0 +1,80 @@
+"""One LITE training task of ours beside the published algorithm on the same task, in one run.
+
+Simple CNAPs, 10-way, float32, CPU. The published algorithm runs twice: with torch's default memory layout, as released, and with the
+layout our networks use, which separates what the algorithm gains from what the layout gains.
+
+    python benchmarks/bench_public_algorithm.py [--image-size 224] [--support 100] [--queries 40 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from isolated import main, run_cases, table
+
+from lite_bench.harness.assembly import build_backbone
+from lite_bench.harness.core import Episode, QueryBatch, Support, Task
+from lite_bench.harness.step import accumulate_task_gradient
+from lite_bench.models.estimators import Lite
+from lite_bench.models.simple_cnaps import SimpleCNAPs
+
+WAY, H, BATCH = 10, 40, 40
+CODES = {"ours": "ours", "public-same-layout": "published, our layout", "public": "published, as released"}
+
+
+def prepare(code: str, n_support: int, n_query: int, size: int, backbone: str) -> Callable[[], None]:
+    """Set up one training task."""
+    torch.manual_seed(0)
+    learner = SimpleCNAPs(build_backbone(backbone, image_size=size, pretrained=False))  # type: ignore[arg-type]
+    learner.train()
+    images = torch.randint(0, 256, (n_support + n_query, 3, size, size), dtype=torch.uint8)
+    labels = torch.arange(n_support + n_query) % WAY
+    support, queries, (first, last) = images[:n_support], images[n_support:], labels.split([n_support, n_query])
+    if code == "ours":
+        task = Task("bench@1", "random", "train", 0)
+        episode = Episode(task, Support(support, first, WAY), (QueryBatch(queries, last),), n_query)
+
+        def ours() -> None:
+            accumulate_task_gradient(learner, episode, Lite(H, BATCH), BATCH, torch.Generator().manual_seed(0))
+
+        return ours
+    from public_algorithm import PublicStep
+
+    if code == "public":
+        learner.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    step = PublicStep(learner, H, BATCH)
+    return lambda: step.run(support, first, queries, last, WAY)
+
+
+def report(arguments: argparse.Namespace) -> str:
+    """Run all cases and print times, memory and ratios."""
+    shape = {"n_support": arguments.support, "size": arguments.image_size, "backbone": arguments.backbone}
+    cases: list[dict[str, Any]] = [{"code": code, "n_query": m, **shape} for m in arguments.queries for code in CODES]
+    results = run_cases(__file__, cases)
+    ours = {result["n_query"]: result for result in results if result["code"] == "ours"}
+    rows = []
+    for result in results:
+        base = ours[result["n_query"]]
+        ratios = (result["seconds"] / base["seconds"], result["peak_gb"] / base["peak_gb"])
+        figures = [f"{result['seconds']:.1f}", f"{result['peak_gb']:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        rows.append([result["n_query"], CODES[result["code"]], *figures])
+    title = (
+        f"Simple CNAPs, {arguments.backbone}, {arguments.image_size} px, {WAY}-way, N = {arguments.support}, H = {H}, "
+        f"batches of {BATCH}, float32, {torch.get_num_threads()} threads, torch {torch.__version__}\n\n"
+    )
+    return title + table(["M", "code", "seconds", "peak GB", "time / ours", "memory / ours"], rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sizes."""
+    parser.add_argument("--support", type=int, default=100)
+    parser.add_argument("--queries", type=int, nargs="+", default=[40, 200])
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--backbone", default="efficientnet_b0")
+
+
+if __name__ == "__main__":
+    main(__file__, prepare, report, add_arguments)

@@ -1,0 +1,74 @@
+"""Measure one case in a process of its own: wall time, and peak memory above what was there before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+THREADS = 2
+
+
+def peak_bytes() -> int:
+    """Highest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(prepare: Callable[..., Callable[[], Any]], case: dict[str, Any]) -> dict[str, Any]:
+    """Run ``prepare(**case)`` and time the callable it returns, once, after nothing but its own preparation."""
+    torch.set_num_threads(THREADS)
+    work = prepare(**case)
+    before = peak_bytes()
+    start = time.perf_counter()
+    facts = work()
+    seconds = time.perf_counter() - start
+    return {**case, "seconds": seconds, "peak_gb": (peak_bytes() - before) / 1e9, **(facts or {})}
+
+
+def run_cases(
+    script: str, cases: Sequence[dict[str, Any]], limit_seconds: float = 3600
+) -> list[dict[str, Any]]:
+    """Run every case of ``script`` (see `main`) in a fresh process, one after the other."""
+    results = []
+    for case in cases:
+        command = [sys.executable, script, "--case", json.dumps(case)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+            results.append({**case, "failed": f"exit {done.returncode}: {reason}"})
+        else:
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    return results
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Write a Markdown table."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def main(script: str, prepare: Callable[..., Callable[[], Any]], report: Callable[[argparse.Namespace], str],
+         add_arguments: Callable[[argparse.ArgumentParser], None]) -> None:  # fmt: skip
+    """Be either the parent that prints the report or the child that measures one case."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help="also write the report to this file")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measure(prepare, json.loads(arguments.case))))
+        return
+    text = report(arguments)
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,139 @@
+"""First-order MAML against a literal implementation: a copied network, torch.optim.SGD, copied gradients."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lite_bench.baselines.fomaml import FirstOrderMAML
+from lite_bench.harness.core import Episode
+from lite_bench.harness.step import accumulate_task_gradient
+from lite_bench.models.estimators import Exact, Full, FullEncode, Lite
+from tests.models.toys import build, gradient, tiny_episode
+
+EPISODE = tiny_episode(n=9, way=3, m=7)
+RATES: dict[str, Any] = {"steps": 4, "inner_lr": 0.3, "backbone_lr": 0.05}
+
+
+def literal(learner: Any, episode: Episode, steps: int, inner_lr: float, backbone_lr: float) -> tuple[Any, nn.Linear]:
+    """Take the inner steps on a copy of the network, in evaluation mode, and a zero head."""
+    support = episode.support
+    body = copy.deepcopy(learner.backbone).eval()
+    head = nn.Linear(body.features, support.way).double()
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    groups: list[dict[str, Any]] = [{"params": body.parameters(), "lr": backbone_lr}, {"params": head.parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=inner_lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(cross_entropy(head(body(support.images)), support.labels))
+        optimizer.step()
+    return body, head
+
+
+def literal_outer_gradient(learner: Any, episode: Episode, clamp: float = 10.0, **rates: Any) -> Tensor:
+    body, head = literal(learner, episode, **rates)
+    (batch,) = episode.query
+    loss = cross_entropy(head(body(batch.images)), batch.labels)
+    gradients = torch.autograd.grad(loss, list(body.parameters()))
+    return torch.cat([g.flatten() for g in gradients]).clamp(-clamp, clamp)
+
+
+@pytest.mark.parametrize("rates", [RATES, {"steps": 15, "inner_lr": 0.001, "backbone_lr": 0.0001}])
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_inner_loop_is_the_literal_one_whatever_the_chunk(
+    rates: dict[str, Any], chunk: int, gradients: bool
+) -> None:
+    learner = build(FirstOrderMAML, **rates)
+    with torch.set_grad_enabled(gradients):
+        state = learner.adapt(EPISODE.support, FullEncode(chunk))
+    body, head = literal(learner, EPISODE, **rates)
+    assert set(state.backbone) == {name for name, _ in learner.backbone.network.named_parameters()}
+    for name, parameter in body.network.named_parameters():
+        torch.testing.assert_close(state.backbone[name].detach(), parameter.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(state.weight, head.weight.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(state.bias, head.bias.detach(), rtol=1e-10, atol=1e-12)
+    (batch,) = EPISODE.query
+    found = learner.classify(state, batch.images)
+    torch.testing.assert_close(found.detach(), head(body(batch.images)).detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_defaults_are_the_published_settings() -> None:
+    learner = build(FirstOrderMAML)
+    assert (learner.steps, learner.inner_lr, learner.backbone_lr, learner.clamp) == (15, 0.001, 0.0001, 10.0)
+
+
+@pytest.mark.parametrize("estimator", [Full(0, 4), Exact(0, 4), Lite(2, 4)])
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_the_outer_gradient_is_the_query_gradient_at_the_adapted_weights(estimator: Any, batch_size: int) -> None:
+    learner = build(FirstOrderMAML, **RATES)
+    found = gradient(learner, EPISODE, estimator, batch_size)
+    expected = literal_outer_gradient(learner, EPISODE, **RATES)
+    assert expected.norm() > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_it_differs_from_the_gradient_at_the_initial_weights() -> None:
+    learner = build(FirstOrderMAML, steps=4, inner_lr=0.3, backbone_lr=1.0)
+    body, head = literal(learner, EPISODE, steps=4, inner_lr=0.3, backbone_lr=1.0)
+    initial = copy.deepcopy(body)
+    initial.load_state_dict(learner.backbone.state_dict())
+    (batch,) = EPISODE.query
+    loss = cross_entropy(head(initial(batch.images)), batch.labels)
+    there = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(initial.parameters()))])
+    assert (gradient(learner, EPISODE, Full(0, 4)) - there).norm() / there.norm() > 1e-2
+
+
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_the_tasks_whole_gradient_is_clamped(batch_size: int) -> None:
+    plain = gradient(build(FirstOrderMAML, **RATES), EPISODE, Full(0, 4))
+    bound = float(plain.abs().median())
+    learner = build(FirstOrderMAML, clamp=bound, **RATES)
+    found = gradient(learner, EPISODE, Full(0, 4), batch_size)
+    torch.testing.assert_close(found, plain.clamp(-bound, bound), rtol=1e-9, atol=1e-12)
+    assert float(found.abs().max()) == pytest.approx(bound)
+
+
+def test_gradients_of_several_tasks_add_up_after_clamping() -> None:
+    learner = build(FirstOrderMAML, clamp=1e-3, **RATES)
+    other = tiny_episode(n=6, way=2, seed=3)
+    total = gradient(learner, EPISODE, Full(0, 4)) + gradient(learner, other, Full(0, 4))
+    learner.zero_grad()
+    for episode in (EPISODE, other):
+        accumulate_task_gradient(learner, episode, Full(0, 4), 100, torch.Generator())
+    found = torch.cat([p.grad.flatten() for p in learner.parameters()])
+    torch.testing.assert_close(found, total, rtol=1e-9, atol=1e-12)
+
+
+def test_without_steps_the_body_is_the_initial_one_and_the_head_zero() -> None:
+    learner = build(FirstOrderMAML, steps=0)
+    state = learner.adapt(EPISODE.support, FullEncode(4))
+    assert all(torch.equal(state.backbone[name], p) for name, p in learner.backbone.network.named_parameters())
+    assert not state.weight.any()
+    assert not state.bias.any()
+    assert not gradient(learner, EPISODE, Full(0, 4)).any()  # a zero head passes no gradient to the body
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_batch_norm_statistics_are_fixed_and_the_learner_unchanged(mode: bool) -> None:
+    learner = build(FirstOrderMAML, **RATES).train(mode)
+    assert {m.training for m in learner.modules() if isinstance(m, nn.BatchNorm2d)} == {False}
+    before = {key: value.clone() for key, value in learner.state_dict().items()}
+    state = learner.adapt(EPISODE.support, FullEncode(4))
+    (batch,) = EPISODE.query
+    learner.classify(state, batch.images)
+    assert all(torch.equal(before[key], value) for key, value in learner.state_dict().items())
+    assert all(p.grad is None for p in learner.parameters())
+
+
+def test_parameters_without_a_gradient_stay_as_they_are() -> None:
+    learner = build(FirstOrderMAML, **RATES)
+    learner.backbone.network.unused = nn.Parameter(torch.ones(3).double())
+    state = learner.adapt(EPISODE.support, FullEncode(4))
+    assert torch.equal(state.backbone["unused"].detach(), torch.ones(3).double())

@@ -1,0 +1,258 @@
+"""What the estimators draw, replay and keep in memory."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lite_bench.harness.core import Support
+from lite_bench.harness.step import accumulate_task_gradient
+from lite_bench.models.cnaps import CNAPs
+from lite_bench.models.estimators import (
+    Exact,
+    ExactEncode,
+    Full,
+    Lite,
+    LiteCode,
+    LitePaper,
+    LiteRedraw,
+    Subsample,
+    draw_covering_rows,
+    draw_rows,
+    encode_in_chunks,
+    encode_with_gradient_rows,
+)
+from lite_bench.models.protonets import ProtoNets
+from lite_bench.models.simple_cnaps import SimpleCNAPs
+from tests.models.toys import Factory, build, gradient, tiny_episode
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(n=st.integers(1, 60), h=st.integers(0, 70), seed=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_rows_are_drawn_without_replacement(n: int, h: int, seed: int) -> None:
+    rows = draw_rows(n, h, generator(seed)).tolist()
+    assert len(rows) == len(set(rows)) == min(h, n)
+    assert all(0 <= row < n for row in rows)
+    assert rows == draw_rows(n, h, generator(seed)).tolist()
+
+
+def chi_square(counts: list[int], expected: float) -> float:
+    return sum((count - expected) ** 2 / expected for count in counts)
+
+
+def test_every_subset_is_equally_likely() -> None:
+    source, draws = generator(1), 6000
+    seen = collections.Counter(tuple(sorted(draw_rows(5, 2, source).tolist())) for _ in range(draws))
+    assert set(seen) == set(itertools.combinations(range(5), 2))
+    assert chi_square(list(seen.values()), draws / 10) < 27.9  # 0.999 quantile at 9 degrees of freedom
+
+
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), h=st.integers(0, 50), seed=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_covering_rows_hold_every_class(labels: list[int], h: int, seed: int) -> None:
+    present = sorted(set(labels))
+    y = torch.tensor([present.index(c) for c in labels])
+    way = len(present)
+    rows = draw_covering_rows(y, way, h, generator(seed))
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert len(rows) == min(len(y), max(h, way))
+    assert set(y[rows].tolist()) == set(range(way))
+
+
+def test_covering_rows_choose_evenly_within_a_class() -> None:
+    labels, source = torch.tensor([0, 0, 0, 0, 1]), generator(2)
+    counts = collections.Counter(int(draw_covering_rows(labels, 2, 2, source)[0]) for _ in range(2000))
+    assert chi_square([counts[i] for i in range(4)], 500) < 16.3  # 0.999 quantile at 3 degrees of freedom
+
+
+@given(n=st.integers(1, 9), h=st.integers(0, 9), chunk=st.integers(1, 10), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_rows_with_gradient_keep_their_order_and_carry_the_factor(n: int, h: int, chunk: int, seed: int) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    images = torch.arange(n * 3, dtype=torch.float32).view(n, 3, 1, 1)
+    rows = draw_rows(n, h, generator(seed))
+    seen: list[int] = []
+
+    def network(part: Tensor) -> Tensor:
+        assert len(part) <= chunk
+        seen.append(len(part))
+        return part.flatten(1) * weight
+
+    features = encode_with_gradient_rows(network, images, rows, 2.5, chunk)
+    assert torch.equal(features, images.flatten(1))
+    assert sum(seen) == n  # each image once
+    if len(rows):
+        (found,) = torch.autograd.grad(features.sum(), weight)
+        torch.testing.assert_close(found, 2.5 * images.flatten(1)[rows].sum(0))
+    else:
+        assert not features.requires_grad
+
+
+class Noisy(nn.Module):
+    """A network with dropout and stochastic depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 16), nn.Linear(16, 16)
+        self.dropout = nn.Dropout(0.4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.dropout(self.first(images.flatten(1)).tanh())
+        keep = (torch.rand(len(images), 1) < 0.7).to(hidden.dtype) / 0.7
+        result: Tensor = hidden + keep * self.second(hidden).tanh()
+        return result
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_exact_replays_dropout_stochastic_depth_and_autocast(autocast: bool) -> None:
+    torch.manual_seed(0)
+    network, images = Noisy().train(), torch.randn(10, 3, 2, 2)
+
+    def run(encode: Callable[[Any, Tensor], Tensor]) -> list[Tensor]:
+        torch.manual_seed(9)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            features = encode(network, images)
+        torch.manual_seed(1000)  # a recomputation that did not restore the state would now draw other masks
+        return [features, *torch.autograd.grad(features.float().square().sum(), list(network.parameters()))]
+
+    exact = run(ExactEncode(4))
+    plain = run(lambda net, x: encode_in_chunks(net, x, 4))
+    assert all(torch.equal(a, b) for a, b in zip(exact, plain, strict=True))
+    torch.manual_seed(10)
+    assert not torch.equal(ExactEncode(4)(network, images), exact[0])
+
+
+class Counted:
+    """Measure the bytes that autograd keeps, at their highest, while a task's gradient is computed.
+
+    A saved tensor counts from its packing until the graph that holds it is freed.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    class Packed:
+        def __init__(self, owner: Counted, tensor: Tensor) -> None:
+            self.owner, self.tensor = owner, tensor
+            self.size = tensor.numel() * tensor.element_size()
+            owner.now += self.size
+            owner.peak = max(owner.peak, owner.now)
+
+        def __del__(self) -> None:
+            self.owner.now -= self.size
+
+    def run(self, learner: Any, estimator: Any, n: int, chunk: int = 4) -> int:
+        episode = tiny_episode(n=n, way=2, m=4)
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: self.Packed(self, t), lambda packed: packed.tensor)
+        with hooks:
+            accumulate_task_gradient(learner, episode, estimator, chunk, generator())
+        return self.peak
+
+
+def test_exact_runs_and_reruns_one_chunk_at_a_time() -> None:
+    sizes, weight = [], torch.ones(3, requires_grad=True)
+
+    def network(part: Tensor) -> Tensor:
+        sizes.append(len(part))
+        return part.flatten(1).square() * weight.tanh()
+
+    features = ExactEncode(4)(network, torch.randn(10, 3, 1, 1))
+    assert sizes == [4, 4, 2]
+    torch.autograd.backward(features.sum())
+    assert sorted(sizes) == [2, 2, 4, 4, 4, 4]
+
+
+def images_excluded(peak: int, n: int) -> float:
+    """Take off the uint8 images, which `exact` must keep to recompute from."""
+    return peak - 2 * n * 3 * 32 * 32
+
+
+@pytest.mark.parametrize("factory", [ProtoNets, CNAPs, SimpleCNAPs])
+def test_memory_of_lite_and_exact_does_not_grow_with_the_support_set(factory: Factory) -> None:
+    learner = build(factory)
+
+    def growth(estimator: Any) -> float:
+        small, large = (images_excluded(Counted().run(learner, estimator, n), n) for n in (20, 80))
+        return large / small
+
+    assert growth(Exact(0, 4)) < 1.25
+    assert growth(Lite(4, 4)) < 1.25
+    assert growth(LiteRedraw(4, 4)) < 1.25
+    assert growth(Full(0, 4)) > 3
+
+
+@pytest.mark.parametrize("factory", [ProtoNets, SimpleCNAPs])
+@pytest.mark.parametrize("estimator", [Lite, LiteRedraw, LiteCode, LitePaper, Subsample])
+def test_draws_follow_the_generator_alone(factory: Factory, estimator: Any) -> None:
+    learner, episode = build(factory), tiny_episode(n=12, way=2)
+    torch.manual_seed(0)
+    first = gradient(learner, episode, estimator(3, 100), seed=1)
+    torch.manual_seed(1)
+    assert torch.equal(gradient(learner, episode, estimator(3, 100), seed=1), first)
+    assert not torch.equal(gradient(learner, episode, estimator(3, 100), seed=2), first)
+
+
+def test_successive_tasks_and_passes_get_different_rows() -> None:
+    source, support = generator(), tiny_episode(n=12).support
+    rows: list[list[int]] = []
+
+    def network(images: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            rows.append([int((support.images == image).flatten(1).all(1).nonzero()) for image in images])
+        return images.flatten(1)[:, :2].double().requires_grad_(torch.is_grad_enabled())
+
+    for _ in range(3):
+        encode = Lite(3, 100).begin(support, source).encode()
+        encode(network, support.images)
+        encode(network, support.images)
+    assert len({tuple(sorted(each)) for each in rows}) > 4
+
+
+def test_lite_code_draws_once_for_all_passes_and_caches_values() -> None:
+    support, calls = tiny_episode(n=6).support, []
+
+    def network(images: Tensor) -> Tensor:
+        calls.append((torch.is_grad_enabled(), len(images)))
+        return images.flatten(1)[:, :2].double().requires_grad_(torch.is_grad_enabled())
+
+    draw = LiteCode(2, 4).begin(support, generator())
+    for _ in range(2):  # query batches
+        encode = draw.encode()
+        encode(network, support.images)
+        encode(network, support.images)
+    whole, own = [(False, 4), (False, 2)], [(True, 2)]
+    assert calls == whole + own + whole + own + own + own
+
+
+def test_lite_paper_scales_the_update() -> None:
+    assert LitePaper(4, 1).update_scale(10) == 2.5
+    assert LitePaper(40, 1).update_scale(10) == 1.0
+    assert LitePaper(0, 1).update_scale(10) == 10.0
+    assert all(kind(4, 1).update_scale(10) == 1.0 for kind in (Lite, LiteRedraw, LiteCode, Full, Exact, Subsample))
+
+
+@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteRedraw, LiteCode, LitePaper, Subsample])
+def test_without_gradients_every_estimator_is_the_plain_forward_in_chunks(estimator: Any) -> None:
+    support, sizes = tiny_episode(n=7).support, []
+
+    def network(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return images.flatten(1).double()
+
+    with torch.no_grad():
+        draw = estimator(7, 3).begin(Support(support.images, support.labels, support.way), generator())
+        features = draw.encode()(network, draw.support.images)
+    assert torch.equal(features, support.images.flatten(1).double())
+    assert sizes == [3, 3, 1]
