@@ -27,8 +27,8 @@ def write_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in DISK_FULL:
             raise RunError(
-                f"The disk is full: could not write {path} ({reason}); free some space and repeat the "
-                "command to resume. Nothing already written is lost."
+                f"The disk is full: could not write {path} ({reason}); free some space, then resume. "
+                "Nothing already written is lost."
             ) from error
         raise RunError(f"Could not write {path}: {reason}; check the path and its permissions.") from error
 

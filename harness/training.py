@@ -133,8 +133,10 @@ class Training:
         except (InterruptedRunError, KeyboardInterrupt):
             self._leave("interrupted")
             raise
-        except BaseException:
+        except BaseException as error:
             self._leave("failed")
+            if isinstance(error.__cause__, OSError):
+                self.reporter.note(self._how_to_go_on())
             raise
         self.run.set_status("finished", tasks=self.info.tasks, step=self.info.step, finished=now_text())
 

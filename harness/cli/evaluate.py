@@ -118,14 +118,18 @@ def run_evaluation(
         manifest = _evaluate(evaluation, suite, run, seed, overwrite)
     except KeyboardInterrupt as error:
         _close(run, "interrupted")
-        raise InterruptedRunError(
-            f"Stopped; the finished tasks are kept. Go on with the same flags and --checkpoint {run.path}"
-        ) from error
-    except LiteBenchError:
+        raise InterruptedRunError(f"Stopped; the finished tasks are kept. {_how_to_go_on(run)}") from error
+    except LiteBenchError as error:
         _close(run, "failed")
+        if isinstance(error.__cause__, OSError):
+            say(_how_to_go_on(run))
         raise
     _close(run, "finished")
     return run, manifest
+
+
+def _how_to_go_on(run: RunFolder) -> str:
+    return f"Go on with: lite-bench eval --checkpoint {run.path} (and the same --limit, --seed and suite)"
 
 
 def _close(run: RunFolder, status: Status) -> None:

@@ -93,7 +93,7 @@ def test_unknown_suite_and_its_options() -> None:
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(UsageError, match="--device cuda:99 is not there .*--device cpu"):
+    with pytest.raises(UsageError, match=r"--device cuda:99 is not there .*--device cpu"):
         choose_device("cuda:99")
 
 

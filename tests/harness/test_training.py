@@ -420,13 +420,14 @@ def test_a_full_disk_loses_nothing(name: str, tmp_path: Path) -> None:
             if metrics.step == 2:
                 disk.setattr(os, name, no_space)
 
-    training = prepare(settings, tmp_path / "cut", listener=Filling())
+    training = prepare(settings, tmp_path / "cut", listener=(listener := Filling()))
     with (
         pytest.MonkeyPatch.context() as disk,
         pytest.raises(RunError, match="The disk is full") as failed,
     ):
         training.execute()
     assert failed.value.exit_code == 1
+    assert "train --resume" in listener.notes[-1]
     assert not list(training.run.path.rglob("*.tmp"))
     run = trained(settings, tmp_path / "cut")
     assert same_files(run, whole)
