@@ -2,8 +2,8 @@
 
     python benchmarks/bench_estimators.py [--support 100 400 1000] [--learner simple_cnaps] [--data FOLDER]
 
-Memory is the peak of a process of its own above what it held before the step, images excluded. Estimators whose memory grows with
-the support set are stopped where a straight line through their first two sizes leaves the machine.
+Memory is the peak of a process of its own above what it held before the step, images excluded. Estimators whose memory
+grows with the support set are stopped where a straight line through their last two sizes leaves the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lite_bench.harness.registry import ESTIMATORS
 from lite_bench.harness.settings import validate
 from lite_bench.harness.step import accumulate_task_gradient
 
-WAY, N_QUERY, H, BATCH = 10, 40, 40, 40
+WAY, N_QUERY, H, BATCH = 10, 40, 40, 10
 GROWING = ("full",)
 SHARE_OF_MEMORY = 0.8
 
@@ -109,7 +109,7 @@ def machine_gb() -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the sizes."""
     parser.add_argument("--support", type=int, nargs="+", default=[100, 400, 1000])
-    parser.add_argument("--small", type=int, nargs="*", default=[20, 40], help="more sizes for the growing ones")
+    parser.add_argument("--small", type=int, nargs="*", default=[25, 50], help="more sizes for the growing ones")
     parser.add_argument("--estimators", nargs="*", help="default: all")
     parser.add_argument("--learner", default="simple_cnaps")
     parser.add_argument("--backbone", default="efficientnet_b0")

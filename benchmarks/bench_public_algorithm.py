@@ -1,7 +1,8 @@
 """One LITE training task of ours beside the published algorithm on the same task, in one run.
 
-Simple CNAPs, 10-way, float32, CPU. The published algorithm runs twice: with torch's default memory layout, as released, and with the
-layout our networks use, which separates what the algorithm gains from what the layout gains.
+Simple CNAPs, 10-way, float32, CPU. The published algorithm runs twice: with torch's default memory layout (as released)
+and with the layout our networks use, which tells what the algorithm gains from what the layout gains. Ours runs twice
+too: with the published batches, and with smaller ones, which give the same gradient in less memory.
 
     python benchmarks/bench_public_algorithm.py [--image-size 224] [--support 100] [--queries 40 200]
 """
@@ -22,7 +23,13 @@ from lite_bench.models.estimators import Lite
 from lite_bench.models.simple_cnaps import SimpleCNAPs
 
 WAY, H, BATCH = 10, 40, 40
-CODES = {"ours": "ours", "public-same-layout": "published, our layout", "public": "published, as released"}
+SMALL_BATCH = 10
+CODES = {
+    "ours": f"ours, batches of {SMALL_BATCH}",
+    "ours-same-batch": f"ours, batches of {BATCH}",
+    "public-same-layout": "published, our layout",
+    "public": "published, as released",
+}
 
 
 def prepare(code: str, n_support: int, n_query: int, size: int, backbone: str) -> Callable[[], None]:
@@ -33,12 +40,13 @@ def prepare(code: str, n_support: int, n_query: int, size: int, backbone: str) -
     images = torch.randint(0, 256, (n_support + n_query, 3, size, size), dtype=torch.uint8)
     labels = torch.arange(n_support + n_query) % WAY
     support, queries, (first, last) = images[:n_support], images[n_support:], labels.split([n_support, n_query])
-    if code == "ours":
+    if code.startswith("ours"):
+        batch = SMALL_BATCH if code == "ours" else BATCH
         task = Task("bench@1", "random", "train", 0)
         episode = Episode(task, Support(support, first, WAY), (QueryBatch(queries, last),), n_query)
 
         def ours() -> None:
-            accumulate_task_gradient(learner, episode, Lite(H, BATCH), BATCH, torch.Generator().manual_seed(0))
+            accumulate_task_gradient(learner, episode, Lite(H, batch), batch, torch.Generator().manual_seed(0))
 
         return ours
     from public_algorithm import PublicStep

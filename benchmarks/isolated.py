@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from lite_bench.harness.memory import keep_freed_memory
+
 THREADS = 2
 
 
@@ -23,8 +25,9 @@ def peak_bytes() -> int:
 
 
 def measure(prepare: Callable[..., Callable[[], Any]], case: dict[str, Any]) -> dict[str, Any]:
-    """Run ``prepare(**case)`` and time the callable it returns, once, after nothing but its own preparation."""
+    """Run ``prepare(**case)`` and time the callable it returns, once; freed memory is kept as in `lite-bench`."""
     torch.set_num_threads(THREADS)
+    keep_freed_memory()
     work = prepare(**case)
     before = peak_bytes()
     start = time.perf_counter()
@@ -33,9 +36,7 @@ def measure(prepare: Callable[..., Callable[[], Any]], case: dict[str, Any]) -> 
     return {**case, "seconds": seconds, "peak_gb": (peak_bytes() - before) / 1e9, **(facts or {})}
 
 
-def run_cases(
-    script: str, cases: Sequence[dict[str, Any]], limit_seconds: float = 3600
-) -> list[dict[str, Any]]:
+def run_cases(script: str, cases: Sequence[dict[str, Any]], limit_seconds: float = 3600) -> list[dict[str, Any]]:
     """Run every case of ``script`` (see `main`) in a fresh process, one after the other."""
     results = []
     for case in cases:

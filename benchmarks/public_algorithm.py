@@ -1,8 +1,9 @@
 """The published training step of Simple CNAPs with LITE, rendered literally from its description.
 
-For every query batch: draw H anew; encode H with a graph; task embedding from fresh and cached rows; FiLM; adapted features
-of H with a graph; class statistics from fresh and cached features, one dense inverse per class; query batch; backward. The
-rows without a gradient are computed once per task and cached. Shares nothing with our estimators, step and head.
+For every query batch: draw H anew; encode H with a graph; task embedding from fresh and cached rows; FiLM; adapted
+features of H with a graph; class statistics from fresh and cached features, one dense inverse per class; query batch;
+backward. The rows without a gradient are computed once per task and cached. Shares nothing with our estimators, step
+and head.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class PublicStep:
     """One training task, as the released code runs it."""
 
     def __init__(self, learner: SimpleCNAPs, h: int, batch_size: int) -> None:
+        """Take the networks of ``learner``; ``h`` support images carry a gradient, batches hold ``batch_size``."""
         self.body = learner.body
         self.h = h
         self.batch_size = batch_size

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lite_bench.harness.core import Estimator, Learner, Suite, SuiteFactory, stable_key
 from lite_bench.harness.errors import IncompatibleError, PluginError, UsageError
+from lite_bench.harness.memory import keep_freed_memory
 from lite_bench.harness.options import check_options
 from lite_bench.harness.registry import BACKBONES, ESTIMATORS, LEARNERS, SUITES
 from lite_bench.harness.settings import Settings
@@ -47,6 +48,7 @@ def assemble(settings: Settings, image_size: int, *, weights_follow: bool = Fals
         image_size: side of the images in pixels.
         weights_follow: a checkpoint will be loaded, so no pretrained weights are needed.
     """
+    keep_freed_memory()
     device = choose_device(settings.device)
     estimator = build_estimator(settings)
     learner, module = build_learner(settings, image_size, weights_follow=weights_follow)

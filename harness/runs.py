@@ -93,6 +93,7 @@ def create_run(
     kind: Kind,
     name: str | None = None,
     splits: Mapping[Split, list[str]] | None = None,
+    data: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """Make a new run folder and write settings, environment and class splits into it.
 
@@ -103,6 +104,7 @@ def create_run(
         kind: ``train`` or ``eval``.
         name: last part of the folder's name instead of the time.
         splits: the classes of each split, if the suite can list them.
+        data: fingerprints of the data by suite.
 
     Raises:
         UsageError: ``name`` is not the name of one folder.
@@ -129,7 +131,7 @@ def create_run(
     write_atomically(run.config, dump(settings.changed(image_size=image_size)))
     if splits:
         write_atomically(path / "splits.json", json.dumps(splits, indent=1, ensure_ascii=False) + "\n")
-    environment = json.dumps(describe_environment(), indent=2, default=str) + "\n"
+    environment = json.dumps({**describe_environment(), "data": dict(data or {})}, indent=2, default=str) + "\n"
     write_atomically(path / "environment.json", environment)
     run.set_status("running", kind=kind, started=_now().isoformat(timespec="milliseconds"))
     return run

@@ -29,10 +29,22 @@ def scale_gradient(values: Tensor, factor: float) -> Tensor:
     return values.detach() + factor * (values - values.detach())
 
 
+def encode_recomputed(network: Network, images: Tensor, chunk: int) -> Tensor:
+    """Apply ``network`` with a graph of one chunk at a time: each is recomputed when the backward pass reaches it.
+
+    Dropout, stochastic depth and autocast replay in the recomputation. What fits into one chunk keeps its graph.
+    """
+    if len(images) <= chunk:
+        return network(images)
+    parts = torch.split(images, chunk)
+    return torch.cat([checkpoint(network, part, use_reentrant=False, preserve_rng_state=True) for part in parts])
+
+
 def encode_with_gradient_rows(network: Network, images: Tensor, rows: Tensor, factor: float, chunk: int) -> Tensor:
     """Encode all images; ``rows`` carry a gradient, scaled by ``factor``, the others none.
 
-    Each image is forwarded once: the complement of ``rows`` without a graph, ``rows`` with one.
+    Each image is forwarded once, the complement of ``rows`` without a graph, ``rows`` with one; if ``rows`` do not fit
+    into one chunk, their graph is recomputed chunk by chunk, so that the chunk bounds the memory whatever H.
 
     Args:
         network: maps [n, 3, S, S] to [n, D].
@@ -48,7 +60,7 @@ def encode_with_gradient_rows(network: Network, images: Tensor, rows: Tensor, fa
     rest[rows] = False
     parts = []
     if len(rows):
-        parts.append(scale_gradient(encode_in_chunks(network, images[rows], chunk), factor))
+        parts.append(scale_gradient(encode_recomputed(network, images[rows], chunk), factor))
     others = rest.nonzero().squeeze(1)
     if len(others):
         with torch.no_grad():
@@ -74,15 +86,10 @@ class ExactEncode:
     chunk: int
 
     def __call__(self, network: Network, images: Tensor) -> Tensor:
-        """Encode [N, 3, S, S] to [N, D]; dropout, stochastic depth and autocast replay in the recomputation."""
+        """Encode [N, 3, S, S] to [N, D]."""
         if not torch.is_grad_enabled():
             return encode_in_chunks(network, images, self.chunk)
-        return torch.cat([self._recomputed(network, part) for part in torch.split(images, self.chunk)])
-
-    @staticmethod
-    def _recomputed(network: Network, images: Tensor) -> Tensor:
-        features: Tensor = checkpoint(network, images, use_reentrant=False, preserve_rng_state=True)
-        return features
+        return encode_recomputed(network, images, self.chunk)
 
 
 @dataclass
@@ -131,7 +138,7 @@ class SharedDrawEncode:
         rows = self.rows.to(images.device)
         if not len(rows):
             return values
-        return values.index_copy(0, rows, encode_in_chunks(network, images[rows], self.chunk))
+        return values.index_copy(0, rows, encode_recomputed(network, images[rows], self.chunk))
 
 
 def draw_rows(n: int, h: int, generator: torch.Generator) -> Tensor:

@@ -171,7 +171,15 @@ def _untrained(
     name = settings.learner
     if any(p.requires_grad for p in assembly.module.parameters()):
         say(f"{name} is evaluated as it is, without meta-training; `lite-bench train {name}` trains it.")
-    run = create_run(output_dir, settings, suite.image_size, "eval", run_name, class_splits(suite))
+    run = create_run(
+        output_dir,
+        settings,
+        suite.image_size,
+        "eval",
+        run_name,
+        class_splits(suite),
+        {suite.id: suite.fingerprint},
+    )
     return run, _evaluation(assembly, settings), suite
 
 

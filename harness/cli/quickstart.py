@@ -45,9 +45,11 @@ def quickstart(
         Path | None, typer.Option("--output-dir", "-o", help="Where to put the runs (default: quickstart/<time>).")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
-    quick: Annotated[bool, typer.Option("--smoke", help="A tenth of the work: only shows that everything runs.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--smoke", help="A tenth of the work: only shows that everything runs.")
+    ] = False,
 ) -> None:
-    """Train two learners with LITE on written characters, evaluate them and two baselines on scripts never seen, and rank them.
+    """Train two learners with LITE on written characters; evaluate them and two baselines on scripts never seen.
 
     Takes about five minutes on two CPU cores and needs no download.
 
@@ -58,16 +60,18 @@ def quickstart(
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} is not empty; choose another --output-dir.")
     recipe = load_recipe(seed, quick)
-    gains, runs = [], {}
+    gains: list[Gain] = []
+    runs: dict[str, RunFolder] = {}
+    stages = len(recipe["train"]) + 1
     for position, entry in enumerate(recipe["train"], start=1):
         name = entry["learner"]
-        say(f"[{position}/{len(recipe['train']) + 1}] {name}: evaluating untrained, training with LITE, evaluating again")
+        say(f"[{position}/{stages}] {name}: evaluating untrained, training with LITE, evaluating again")
         settings = with_weights(entry, runs)
         before = _evaluate(name, settings, recipe["limit"], folder, "untrained")
         runs[name] = _train(settings, folder)
         run_evaluation(None, runs[name].path, {"limit": recipe["limit"]}, None, folder)
         gains.append(compare(name, before, runs[name]))
-    say(f"[{len(recipe['train']) + 1}/{len(recipe['train']) + 1}] baselines, on the backbone trained above")
+    say(f"[{stages}/{stages}] baselines, on the backbone trained above")
     for entry in recipe["baseline"]:
         _evaluate(entry["learner"], with_weights(entry, runs), recipe["limit"], folder, "baseline")
     board = write_leaderboard(folder, [folder])

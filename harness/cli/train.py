@@ -111,7 +111,15 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
 
     settings, suite = open_suite(settings)
     assembly = assemble_for_training(settings, suite)
-    run = create_run(output_dir, settings, suite.image_size, "train", run_name, class_splits(suite))
+    run = create_run(
+        output_dir,
+        settings,
+        suite.image_size,
+        "train",
+        run_name,
+        class_splits(suite),
+        {suite.id: suite.fingerprint},
+    )
     _execute(assembly, suite, settings, run, resume=False)
     return run
 

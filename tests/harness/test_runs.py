@@ -46,6 +46,11 @@ def test_the_class_splits_are_recorded(tmp_path: Path) -> None:
     assert not (make(tmp_path, "without").path / "splits.json").exists()
 
 
+def test_the_data_fingerprint_is_recorded(tmp_path: Path) -> None:
+    run = create_run(tmp_path, SETTINGS, 28, "eval", "run", data={"glyphs@1": "abc"})
+    assert json.loads((run.path / "environment.json").read_text())["data"] == {"glyphs@1": "abc"}
+
+
 def test_runs_are_named_by_the_time(tmp_path: Path) -> None:
     names = [make(tmp_path).path.name for _ in range(2)]
     assert names == sorted(set(names))
