@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,9 +20,17 @@ from lite_bench.harness.memory import keep_freed_memory
 THREADS = 2
 
 
-def peak_bytes() -> int:
-    """Highest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory_bytes(field: str) -> int:
+    """Read ``VmRSS``, the resident memory of this process, or ``VmHWM``, its peak since the last `forget_peak`."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def forget_peak() -> None:
+    """Give free memory back to the system and start the peak anew from what is in use."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def measure(prepare: Callable[..., Callable[[], Any]], case: dict[str, Any]) -> dict[str, Any]:
@@ -29,11 +38,12 @@ def measure(prepare: Callable[..., Callable[[], Any]], case: dict[str, Any]) -> 
     torch.set_num_threads(THREADS)
     keep_freed_memory()
     work = prepare(**case)
-    before = peak_bytes()
+    forget_peak()
+    before = memory_bytes("VmRSS")
     start = time.perf_counter()
     facts = work()
     seconds = time.perf_counter() - start
-    return {**case, "seconds": seconds, "peak_gb": (peak_bytes() - before) / 1e9, **(facts or {})}
+    return {**case, "seconds": seconds, "peak_gb": (memory_bytes("VmHWM") - before) / 1e9, **(facts or {})}
 
 
 def run_cases(script: str, cases: Sequence[dict[str, Any]], limit_seconds: float = 3600) -> list[dict[str, Any]]:

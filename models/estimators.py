@@ -62,9 +62,8 @@ def encode_with_gradient_rows(network: Network, images: Tensor, rows: Tensor, fa
     if len(rows):
         parts.append(scale_gradient(encode_recomputed(network, images[rows], chunk), factor))
     others = rest.nonzero().squeeze(1)
-    if len(others):
-        with torch.no_grad():
-            parts.append(encode_in_chunks(network, images[others], chunk))
+    with torch.no_grad():
+        parts += [network(images[indices]) for indices in others.split(chunk) if len(indices)]
     return torch.cat(parts)[torch.argsort(torch.cat([rows, others]))]
 
 
