@@ -39,7 +39,7 @@ def prepare(code: str, n_support: int, n_query: int, size: int, backbone: str) -
     learner.train()
     images = torch.randint(0, 256, (n_support + n_query, 3, size, size), dtype=torch.uint8)
     labels = torch.arange(n_support + n_query) % WAY
-    support, queries, (first, last) = images[:n_support], images[n_support:], labels.split([n_support, n_query])
+    support, queries, (first, last) = images[:n_support], images[n_support:], torch.split(labels, [n_support, n_query])
     if code.startswith("ours"):
         batch = SMALL_BATCH if code == "ours" else BATCH
         task = Task("bench@1", "random", "train", 0)
@@ -52,7 +52,7 @@ def prepare(code: str, n_support: int, n_query: int, size: int, backbone: str) -
     from public_algorithm import PublicStep
 
     if code == "public":
-        learner.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        learner.to(memory_format=torch.contiguous_format)
     step = PublicStep(learner, H, BATCH)
     return lambda: step.run(support, first, queries, last, WAY)
 

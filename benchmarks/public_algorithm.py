@@ -54,7 +54,7 @@ class PublicStep:
 
     def _without_graph(self, network: nn.Module | object, images: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([network(chunk) for chunk in images.split(self.batch_size)])  # type: ignore[operator]
+            return torch.cat([network(chunk) for chunk in torch.split(images, self.batch_size)])  # type: ignore[operator]
 
 
 def class_statistics(features: Tensor, labels: Tensor, way: int) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ def encode_with_gradient_rows(network: Network, images: Tensor, rows: Tensor, fa
         parts.append(scale_gradient(encode_recomputed(network, images[rows], chunk), factor))
     others = rest.nonzero().squeeze(1)
     with torch.no_grad():
-        parts += [network(images[indices]) for indices in others.split(chunk) if len(indices)]
+        parts += [network(images[indices]) for indices in torch.split(others, chunk) if len(indices)]
     return torch.cat(parts)[torch.argsort(torch.cat([rows, others]))]
 
 
