@@ -56,7 +56,7 @@ def photographs(folder: Path, n: int, size: int) -> torch.Tensor:
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     spread = [paths[i * len(paths) // n] for i in range(n)]
-    return torch.stack([torch.as_tensor(read_image(path, size)).permute(2, 0, 1) for path in spread])
+    return torch.stack([torch.tensor(read_image(path, size)).permute(2, 0, 1) for path in spread])
 
 
 def report(arguments: argparse.Namespace) -> str:
