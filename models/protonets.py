@@ -48,7 +48,8 @@ class ProtoNets(nn.Module):
             logit_scale: factor on the logits; 1 for ``euclidean`` and 10 for ``cosine`` unless given.
             learn_scale: learn that factor.
             batch_statistics: BatchNorm normalises with the statistics of the images it sees while training, as in
-                the authors' Omniglot runs; needs ``--gradient full``. Otherwise it uses fixed statistics.
+                the authors' Omniglot runs; needs ``--gradient full``, and a ``--batch-size`` that holds all queries of
+                a task, since each query batch is normalised by itself. Otherwise it uses fixed statistics.
         """
         super().__init__()
         self.backbone = backbone
