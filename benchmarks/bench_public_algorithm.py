@@ -35,7 +35,7 @@ CODES = {
 def prepare(code: str, n_support: int, n_query: int, size: int, backbone: str) -> Callable[[], None]:
     """Set up one training task."""
     torch.manual_seed(0)
-    learner = SimpleCNAPs(build_backbone(backbone, image_size=size, pretrained=False))  # type: ignore[arg-type]
+    learner = SimpleCNAPs(build_backbone(backbone, image_size=size, pretrained=False))  # type: ignore[arg-type]  # a Backbone
     learner.train()
     images = torch.randint(0, 256, (n_support + n_query, 3, size, size), dtype=torch.uint8)
     labels = torch.arange(n_support + n_query) % WAY

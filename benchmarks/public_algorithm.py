@@ -8,8 +8,10 @@ and head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
@@ -47,14 +49,14 @@ class PublicStep:
             difference = adapted(queries[part]).unsqueeze(0) - means.unsqueeze(1)
             logits = -((difference @ precisions) * difference).sum(2).T
             loss = cross_entropy(logits, targets[part]) + 0.001 * self.body.generators.gate_energy()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch
 
     def _scaled(self, images: Tensor) -> Tensor:
         return (images.float() / 255 - self.body.backbone.mean) / self.body.backbone.std
 
-    def _without_graph(self, network: nn.Module | object, images: Tensor) -> Tensor:
+    def _without_graph(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([network(chunk) for chunk in torch.split(images, self.batch_size)])  # type: ignore[operator]
+            return torch.cat([network(chunk) for chunk in torch.split(images, self.batch_size)])
 
 
 def class_statistics(features: Tensor, labels: Tensor, way: int) -> tuple[Tensor, Tensor]:

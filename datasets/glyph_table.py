@@ -132,7 +132,7 @@ def make_table() -> dict[str, Any]:
 
 def _coverage() -> dict[int, list[int]]:
     """Map code points to the faces that have them."""
-    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]  # it ships no types
 
     faces: dict[int, list[int]] = {}
     for face in range(len(FACES)):

@@ -101,7 +101,7 @@ def describe_devices() -> dict[str, Any]:
     return {
         "cpu_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if count else None,  # type: ignore[no-untyped-call]
+        "cudnn": torch.backends.cudnn.version() if count else None,  # type: ignore[no-untyped-call]  # torch
         "gpus": [{"name": each.name, "memory_bytes": each.total_memory} for each in properties],
         "mps": torch.backends.mps.is_available(),
     }

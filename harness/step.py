@@ -125,7 +125,7 @@ def accumulate_task_gradient(
                     f"The loss of {episode.task} depends on no parameter with --gradient {estimator.name} and --lite-h "
                     f"{estimator.h}, so nothing can be learned from it; raise --lite-h, or use --gradient exact."
                 )
-            (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]
+            (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]  # torch
             loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
             correct += int((logits.argmax(1).cpu() == batch.labels).sum())
         backward_through_adapt(pairs)

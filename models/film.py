@@ -119,7 +119,7 @@ def _trace_norms(backbone: Backbone) -> list[_Norm]:
             last_depthwise[0] = False
         elif _is_norm(module):
             name, parts = names[module], names[module].split(".")
-            channels = int(module.weight.numel())  # type: ignore[operator]
+            channels = int(module.weight.numel())  # type: ignore[operator]  # _is_norm checked it
             in_block = any(".".join(parts[:i]) in blocks for i in range(1, len(parts)))
             convolutional = not isinstance(module, nn.LayerNorm)
             found.setdefault(

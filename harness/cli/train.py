@@ -83,7 +83,7 @@ def train(
 ) -> None:
     """Meta-train a learner.
 
-    Example: `lite-bench train simple_cnaps --image-size 224 --no-pretrained --tasks 200`
+    Example: `lite-bench train simple_cnaps --image-size 224 --backbone efficientnet_b0+gn --no-pretrained --tasks 200`
     """
     given: dict[str, Any] = {
         "learner": learner, "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query),
