@@ -133,7 +133,7 @@ def build_learner(settings: Settings, image_size: int, *, weights_follow: bool =
 def build_estimator(settings: Settings) -> Estimator:
     """Build the gradient estimator of ``settings``."""
     factory = ESTIMATORS.load(settings.gradient)
-    return cast("Estimator", factory(settings.lite_h, settings.batch_size))
+    return cast("Estimator", factory(settings.h, settings.batch_size))
 
 
 def check_estimator_fits(learner: nn.Module, estimator: Estimator) -> None:
@@ -194,11 +194,6 @@ def training_notes(assembly: Assembly) -> list[str]:
             "because no pretrained weights set them and no batch updates them; they normalise nothing. From scratch, "
             "use a backbone with +gn, or the learner's batch statistics with --gradient full."
         )
-    if getattr(assembly.estimator, "uses_h", True) and assembly.estimator.h == 0:
-        notes.append(
-            f"Note: with --lite-h 0 and --gradient {assembly.estimator.name} no support image carries a gradient; "
-            "parts that only the support set passes through learn nothing from the queries."
-        )
     return notes
 
 
@@ -216,6 +211,16 @@ def choose_device(name: str) -> torch.device:
             f"--device {name} is not there ({torch.cuda.device_count()} CUDA devices found); use --device cpu."
         )
     return device
+
+
+def limit_memory(device: torch.device, budget: int) -> None:
+    """Keep torch from taking more than ``budget`` bytes of a GPU; more then counts as memory that ran out.
+
+    CUDA's own context is beside this count. A CPU has no such limit: there a budget only chooses batch sizes.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
 
 
 def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -160,7 +160,10 @@ class SuiteFactory(Protocol):
 
 
 class Encode(Protocol):
-    """Runs a network over support images; the estimator behind it decides how gradients come back."""
+    """Runs a network over support images; the estimator behind it decides how gradients come back.
+
+    An optional method ``finish()`` is called once gradients have come back through `adapt`, and carries on from there.
+    """
 
     chunk: int
     """Images that may travel through a network at once; a memory knob that never changes the result."""
@@ -208,12 +211,14 @@ class Draw(Protocol):
 class Estimator(Protocol):
     """How the gradient through the support set is obtained.
 
-    An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one. An optional attribute
-    ``uses_h = False`` says that H plays no part in it.
+    An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one. Optional attributes:
+    ``uses_h = False`` says that H plays no part in it, ``bounded_memory = False`` that its memory grows with the support
+    set, ``covers_classes = True`` that it takes at least one image of every class even where H is smaller.
 
     Attributes:
         name: its entry-point name.
         h: LITE's H, the support images that carry a gradient.
+        chunk: images that travel through a network at once; may be lowered between tasks.
         per_image: True if it is only right when an image's encoding depends on that image alone.
         redraws: True if the images that carry a gradient are drawn anew for every query batch.
         sums_batches: True if query-batch means are summed, as the released codes do, not weighted to a mean.
@@ -221,6 +226,7 @@ class Estimator(Protocol):
 
     name: str
     h: int
+    chunk: int
     per_image: bool
     redraws: bool
     sums_batches: bool

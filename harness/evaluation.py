@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,6 +16,8 @@ from lite_bench.harness.core import Episode, Estimator, Learner, Record, Split, 
 from lite_bench.harness.errors import RunError
 from lite_bench.harness.files import write_errors
 from lite_bench.harness.loading import EpisodeStream
+from lite_bench.harness.measurement.stopwatch import clock
+from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memory
 from lite_bench.harness.records import (
     MANIFEST,
     Manifest,
@@ -49,12 +50,6 @@ class Score:
         return self.correct / self.n_query
 
 
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 @torch.no_grad()
 def score_task(
     learner: Learner,
@@ -75,17 +70,17 @@ def score_task(
         precision: context of the networks.
     """
     support = move_support(episode.support, device)
-    start = _clock(device)
+    start = clock(device)
     with precision():
         state = learner.adapt(support, encoder.begin(support, torch.Generator()).encode())
-    adapted = _clock(device)
+    adapted = clock(device)
     correct = n_query = 0
     for batch in query_batches(episode.query, batch_size):
         with precision():
             logits = learner.classify(state, batch.images.to(device))
         correct += int((logits.argmax(1).cpu() == batch.labels).sum())
         n_query += len(batch.labels)
-    return Score(correct, n_query, adapted - start, _clock(device) - adapted)
+    return Score(correct, n_query, adapted - start, clock(device) - adapted)
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,7 @@ class Evaluation:
         settings: names, precision, batch size, workers and limit.
         device: where to run.
         checkpoint: SHA-256 of the weights, or ``untrained``.
+        note: told when memory runs out.
     """
 
     learner: Learner
@@ -107,19 +103,47 @@ class Evaluation:
     settings: Settings
     device: torch.device
     checkpoint: str = UNTRAINED
+    note: Callable[[str], None] = lambda text: None
 
     def scores(self, suite: Suite, tasks: Sequence[Task]) -> Iterator[tuple[Episode, Score]]:
         """Score tasks in order."""
         was_training = self.module.training
         self.module.eval()
-        precision = precision_context(self.settings.precision, self.device)
-        batch_size = self.settings.batch_size
+        sizes = BatchSizes(self.settings.batch_size, self.settings.query_batch)
         try:
             for episode in EpisodeStream(suite, tasks, self.settings.workers):
-                score = score_task(self.learner, episode, self.encoder, batch_size, self.device, precision)
+                score, sizes = self._score(episode, sizes)
                 yield episode, score
         finally:
             self.module.train(was_training)
+
+    def _score(self, episode: Episode, sizes: BatchSizes) -> tuple[Score, BatchSizes]:
+        """Score one task, with smaller batches if memory runs out; gives the sizes that fitted.
+
+        Raises:
+            RunError: single images do not fit.
+        """
+        precision = precision_context(self.settings.precision, self.device)
+        while True:
+            self.encoder.chunk = sizes.chunk
+            try:
+                score = score_task(self.learner, episode, self.encoder, sizes.query, self.device, precision)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                problem = error.with_traceback(None)  # the traceback would keep the abandoned tensors alive
+            else:
+                return score, sizes
+            release_memory()
+            if sizes.smallest:
+                raise RunError(
+                    f"Memory ran out on {episode.task} with {sizes}, the smallest batches there are; use a smaller "
+                    "--image-size or backbone, or --precision bf16."
+                ) from problem
+            self.note(
+                f"Memory ran out on {episode.task} with {sizes}; going on with {sizes.halved()}, which changes no result."
+            )
+            sizes = sizes.halved()
 
     def manifest(self, suite: Suite, split: Split, seed: int, tasks: Mapping[str, Sequence[Task]]) -> Manifest:
         """Describe this evaluation on ``suite``."""

@@ -1,9 +1,12 @@
-"""Memory of the process on the CPU."""
+"""Memory: keeping what was freed, noticing that it ran out, and going on with smaller batches."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
+from dataclasses import asdict, dataclass
+from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 KEPT_BYTES = 2**31 - 1
@@ -23,3 +26,61 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     return bool(library.mallopt(M_MMAP_MAX, 0) and library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether ``error`` means that memory ran out, on a GPU or on the CPU."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # torch's CPU allocator and some CUDA libraries raise a plain RuntimeError.
+    texts = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+
+
+def release_memory() -> None:
+    """Free what an abandoned piece of work left behind; call it outside the ``except`` block that still holds it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How many images travel through a network at once; memory knobs that never change what is computed.
+
+    Attributes:
+        chunk: support images (``--batch-size``).
+        query: queries (``--query-batch-size``).
+    """
+
+    chunk: int
+    query: int
+
+    @property
+    def smallest(self) -> bool:
+        """Whether they cannot be halved."""
+        return self.chunk == self.query == 1
+
+    def halved(self) -> BatchSizes:
+        """Give half of both, at least 1."""
+        return BatchSizes(max(1, self.chunk // 2), max(1, self.query // 2))
+
+    def plain(self) -> dict[str, Any]:
+        """Give values that JSON can hold."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Print as the flags that ask for them."""
+        return f"--batch-size {self.chunk} --query-batch-size {self.query}"
+
+
+def memory_advice(sizes: BatchSizes, gradient: str, h: int) -> str:
+    """Say what to do when even single images do not fit."""
+    return (
+        f"Memory ran out with {sizes}, --gradient {gradient} and --lite-h {h}, the smallest batches there are. Use "
+        "--gradient exact or a lower --lite-h, a smaller --image-size or backbone, or --precision bf16."
+    )

@@ -5,10 +5,11 @@ The object is saved in the run folder as ``config.toml``, which is itself a vali
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,7 @@ from lite_bench.harness.errors import UnknownNameError, UsageError
 
 Precision = Literal["fp32", "bf16"]
 DEFAULT_BACKBONE = "efficientnet_b0"
+DEFAULT_GRADIENT = "lite-importance"
 DEFAULT_LR = 1e-3
 
 
@@ -34,8 +36,10 @@ class Settings(BaseModel):
         data_dir: folder with the suite's data.
         image_size: side of the images in pixels; None means the suite's own.
         gradient: name of the gradient estimator.
-        lite_h: support images that carry a gradient.
+        lite_h: support images that carry a gradient; ``auto`` for as many as ``memory_budget`` allows.
         batch_size: images that travel through a network at once, queries and support alike.
+        query_batch_size: queries at a time; None means ``batch_size``.
+        memory_budget: memory to stay within, such as ``16GB``; batch sizes are then chosen by measuring.
         tasks: training tasks in all.
         tasks_per_step: tasks per optimizer step.
         lr: Adam's learning rate; None means the learner's own or 0.001.
@@ -61,9 +65,11 @@ class Settings(BaseModel):
     suite_options: dict[str, Any] = Field(default_factory=dict)
     data_dir: Path | None = None
     image_size: int | None = Field(None, ge=8, le=4096)
-    gradient: str = "lite"
-    lite_h: int = Field(40, ge=0)
+    gradient: str = DEFAULT_GRADIENT
+    lite_h: Annotated[int, Field(ge=0)] | Literal["auto"] = 40
     batch_size: int = Field(40, ge=1)
+    query_batch_size: int | None = Field(None, ge=1)
+    memory_budget: str | None = None
     tasks: int = Field(10_000, ge=1)
     tasks_per_step: int = Field(16, ge=1)
     lr: float | None = Field(None, gt=0)
@@ -77,9 +83,48 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0)
     limit: int | None = Field(None, ge=1)
 
+    @property
+    def query_batch(self) -> int:
+        """Queries at a time."""
+        return self.query_batch_size or self.batch_size
+
+    @property
+    def h(self) -> int:
+        """LITE's H, once it is a number.
+
+        Raises:
+            UsageError: it is still ``auto``.
+        """
+        if self.lite_h == "auto":
+            raise UsageError(
+                "--lite-h auto is settled by measuring against a budget; give --memory-budget, such as 16GB, or a number."
+            )
+        return self.lite_h
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """The memory budget in bytes, or None."""
+        return None if self.memory_budget is None else parse_bytes(self.memory_budget)
+
     def changed(self, **changes: Any) -> Settings:
         """Give a copy with some settings replaced, validated anew."""
         return validate({**self.model_dump(), **changes})
+
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory, such as ``16GB``, ``15.5 GiB`` or ``800MB``.
+
+    Raises:
+        UsageError: it is none, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip(), flags=re.IGNORECASE)
+    amount = float(match[1]) * UNITS.get(match[2].upper(), 0) if match else 0.0
+    if amount < 1:
+        raise UsageError(f"--memory-budget {text!r} is not usable: give a number and a unit, such as 16GB or 800MB.")
+    return int(amount)
 
 
 def flag(name: str) -> str:
@@ -99,13 +144,16 @@ def validate(values: Mapping[str, Any]) -> Settings:
     if unknown:
         raise UnknownNameError("setting", unknown[0], Settings.model_fields)
     try:
-        return Settings.model_validate(dict(values))
+        settings = Settings.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         if first["type"] == "missing":
             raise UsageError(f"No {name} is named; give {flag(name)} (see `lite-bench list {name}s`).") from error
         raise UsageError(f"{flag(name)} {first['input']} is not usable: {first['msg']}.") from error
+    if settings.memory_budget is not None:
+        parse_bytes(settings.memory_budget)
+    return settings
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,15 @@ from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Sup
 from lite_bench.harness.errors import PluginError, RunError
 
 Context = Callable[[], AbstractContextManager[Any]]
+Phase = Literal["support forward", "query", "support gradient"]
+Watch = Callable[[Phase], AbstractContextManager[Any]]
+"""Gives the context that a part of a task runs in, such as a stopwatch."""
+
+
+def unwatched(phase: Phase) -> AbstractContextManager[None]:
+    """Give a context that does nothing."""
+    del phase
+    return nullcontext()
 
 
 def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -91,6 +100,7 @@ def accumulate_task_gradient(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     precision: Context = nullcontext,
+    watch: Watch = unwatched,
 ) -> TaskOutcome:
     """Add the gradient of one task's loss, the mean cross-entropy over all its queries, to the parameters' ``.grad``.
 
@@ -102,6 +112,7 @@ def accumulate_task_gradient(
         generator: randomness of the estimator, on the CPU.
         device: where to run.
         precision: context of the networks, such as autocast to bfloat16.
+        watch: context of each part of the task.
 
     Raises:
         RunError: the loss depends on no parameter.
@@ -113,22 +124,30 @@ def accumulate_task_gradient(
     batches = query_batches(episode.query, batch_size)
     groups: Iterable[Iterable[QueryBatch]] = ([batch] for batch in batches) if estimator.redraws else [batches]
     for group in groups:
-        with precision():
-            state = learner.adapt(draw.support, draw.encode())
+        encode = draw.encode()
+        with watch("support forward"), precision():
+            state = learner.adapt(draw.support, encode)
         leaves, pairs = split_halves(state)
         del state
         for batch in group:
             weight = 1.0 if estimator.sums_batches else len(batch.labels) / episode.n_query
-            batch_loss, logits = query_loss(learner, leaves, batch, device, precision)
-            if not batch_loss.requires_grad:
-                raise RunError(
-                    f"The loss of {episode.task} depends on no parameter with --gradient {estimator.name} and --lite-h "
-                    f"{estimator.h}, so nothing can be learned from it; raise --lite-h, or use --gradient exact."
-                )
-            (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]  # torch
-            loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
-            correct += int((logits.argmax(1).cpu() == batch.labels).sum())
-        backward_through_adapt(pairs)
+            with watch("query"):
+                batch_loss, logits = query_loss(learner, leaves, batch, device, precision)
+                if not batch_loss.requires_grad:
+                    raise RunError(
+                        f"The loss of {episode.task} depends on no parameter with --gradient {estimator.name} and "
+                        f"--lite-h {estimator.h}, so nothing can be learned from it; raise --lite-h, or use --gradient "
+                        "exact."
+                    )
+                (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]  # torch
+                loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
+                correct += int((logits.argmax(1).cpu() == batch.labels).sum())
+            del batch_loss, logits  # a batch's graph, before the next one is built
+        with watch("support gradient"):
+            finish = getattr(encode, "finish", None)
+            backward_through_adapt(pairs, keep_graph=finish is not None)
+            if finish is not None:
+                finish()
     return TaskOutcome(loss, correct, episode.n_query)
 
 
@@ -149,9 +168,9 @@ def query_loss(
     return (loss + penalty() if penalty is not None else loss), logits.detach()
 
 
-def backward_through_adapt(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Carry the gradients gathered at the leaves back through `adapt`."""
+def backward_through_adapt(pairs: list[tuple[Tensor, Tensor]], *, keep_graph: bool = False) -> None:
+    """Carry the gradients gathered at the leaves back through `adapt`; ``keep_graph`` if more are to come."""
     reached = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
     if reached:
         tensors, gradients = zip(*reached, strict=True)
-        torch.autograd.backward(tensors, gradients)
+        torch.autograd.backward(tensors, gradients, retain_graph=keep_graph)

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import NoReturn, Protocol
 
@@ -19,17 +19,23 @@ import torch
 from torch import nn
 
 from lite_bench.harness.assembly import Assembly, check_estimator_fits, precision_context, seeded
+from lite_bench.harness.buffers import copy_buffers, put_back
 from lite_bench.harness.checkpoints import CheckpointInfo, restore, save_checkpoint
-from lite_bench.harness.core import Episode, Suite, stable_key
+from lite_bench.harness.core import Episode, Suite, Task, stable_key
 from lite_bench.harness.errors import InterruptedRunError, RunError, UsageError
 from lite_bench.harness.evaluation import Evaluation
 from lite_bench.harness.files import append_line, write_atomically
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.loading import EpisodeStream
+from lite_bench.harness.measurement.parts import untouched_parts
+from lite_bench.harness.memory import BatchSizes, is_out_of_memory, memory_advice, release_memory
 from lite_bench.harness.runs import RESUMED_BY, RunFolder, Status, now_text
 from lite_bench.harness.settings import DEFAULT_LR, Settings
 from lite_bench.harness.statistics import estimate
 from lite_bench.harness.step import TaskOutcome, accumulate_task_gradient
+
+LOWERED = "batch_sizes_since_step"
+"""Entry of ``run.json``: the batch sizes used since a step in which memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Training:
         reporter: told what happens.
         optimizer: of the learner's trainable parameters.
         info: how far the run has come.
+        lowered: batch sizes to use from a step on, since memory ran out there.
     """
 
     assembly: Assembly
@@ -90,6 +97,7 @@ class Training:
     reporter: Reporter
     optimizer: torch.optim.Optimizer = field(init=False)
     info: CheckpointInfo = field(init=False)
+    lowered: dict[int, BatchSizes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Set up the optimizer."""
@@ -110,6 +118,8 @@ class Training:
         if self.run.metrics.is_file():
             kept = [line for line in self.run.metrics.read_text("utf-8").splitlines() if self._is_past(line)]
             write_atomically(self.run.metrics, "".join(f"{line}\n" for line in kept))
+        recorded = self.run.status().get(LOWERED) or {}
+        self.lowered = {int(step): BatchSizes(**sizes) for step, sizes in recorded.items()}
         self.reporter.note(f"Resuming after {self.info.tasks} of {self.settings.tasks} tasks.")
 
     def _is_past(self, line: str) -> bool:
@@ -123,7 +133,7 @@ class Training:
 
         Raises:
             InterruptedRunError: by Ctrl-C or SIGTERM; the last whole step is saved.
-            RunError: the loss or its gradient is not finite, memory ran out, or the disk is full.
+            RunError: the loss or its gradient is not finite, memory ran out for single images, or the disk is full.
         """
         check_estimator_fits(self.module, self.estimator)
         self.run.set_status("running")
@@ -167,42 +177,100 @@ class Training:
     def _step(self, stream: EpisodeStream, episodes: Iterator[Episode], interruption: threading.Event) -> StepMetrics:
         settings, start, waited = self.settings, time.perf_counter(), stream.waited
         number = min(settings.tasks_per_step, settings.tasks - self.info.tasks)
-        precision = precision_context(settings.precision, self.device)
-        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        self.optimizer.zero_grad(set_to_none=True)
-        outcomes, images = [], 0
-        for index in range(self.info.tasks, self.info.tasks + number):
-            episode = next(episodes)
-            if index == 0:
-                self._compare_h(len(episode.support.labels))
-            generator = torch.Generator().manual_seed(stable_key("gradient", settings.seed, index))
-            with seeded("task", settings.seed, index), memory_errors(settings):
-                outcomes.append(
-                    accumulate_task_gradient(
-                        self.learner, episode, self.estimator, settings.batch_size, generator, self.device, precision
-                    )
-                )
-            images += len(episode.support.labels) + episode.n_query
-            if interruption.is_set():
-                self._stop_within_step(buffers)
+        buffers = copy_buffers(self.module)
+        seen: list[Task] = []  # tasks of this step that the stream has already given
+        while True:
+            problem = None
+            try:
+                outcomes, images = self._gradients(number, episodes, seen, buffers, interruption)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                problem = error.with_traceback(None)  # the traceback would keep the abandoned tensors alive
+            put_back(self.module, buffers)
+            self._lower_batch_sizes(problem)
         lr = self._lr()
         self._check_finite(outcomes, lr)
         self._apply(number, lr)
         return self._measure(outcomes, lr, time.perf_counter() - start, stream.waited - waited, images)
 
-    def _compare_h(self, n_support: int) -> None:
-        """Say so if the first task is too small for the estimator to leave any support image out."""
-        if self.settings.lite_h > n_support and getattr(self.estimator, "uses_h", True):
+    def _gradients(
+        self,
+        number: int,
+        episodes: Iterator[Episode],
+        seen: list[Task],
+        buffers: dict[str, torch.Tensor],
+        interruption: threading.Event,
+    ) -> tuple[list[TaskOutcome], int]:
+        """Add up the gradients of the step's tasks, from the first; tasks in ``seen`` are made anew."""
+        settings, sizes = self.settings, self._batch_sizes()
+        precision = precision_context(settings.precision, self.device)
+        self.estimator.chunk = sizes.chunk
+        self.optimizer.zero_grad(set_to_none=True)
+        outcomes, images = [], 0
+        for position, index in enumerate(range(self.info.tasks, self.info.tasks + number)):
+            again = position < len(seen)
+            episode = self.suite.episode(seen[position]) if again else next(episodes)
+            if not again:
+                seen.append(episode.task)
+            generator = torch.Generator().manual_seed(stable_key("gradient", settings.seed, index))
+            with seeded("task", settings.seed, index):
+                outcomes.append(
+                    accumulate_task_gradient(
+                        self.learner, episode, self.estimator, sizes.query, generator, self.device, precision
+                    )
+                )
+            if index == 0:
+                self._explain_h(len(episode.support.labels))
+            images += len(episode.support.labels) + episode.n_query
+            if interruption.is_set():
+                self._stop_within_step(buffers)
+        return outcomes, images
+
+    def _batch_sizes(self) -> BatchSizes:
+        """Give the batch sizes of the coming step."""
+        step = self.info.step + 1
+        asked = BatchSizes(self.settings.batch_size, self.settings.query_batch)
+        return next((sizes for since, sizes in sorted(self.lowered.items(), reverse=True) if since <= step), asked)
+
+    def _lower_batch_sizes(self, problem: BaseException) -> None:
+        """Halve the batch sizes from the coming step on, and write that down; a resumed run does the same.
+
+        Raises:
+            RunError: they cannot be halved.
+        """
+        release_memory()
+        before = self._batch_sizes()
+        if before.smallest:
+            raise RunError(memory_advice(before, self.settings.gradient, self.settings.h)) from problem
+        after = before.halved()
+        self.lowered[self.info.step + 1] = after
+        self.run.set_status("running", **{LOWERED: {step: each.plain() for step, each in self.lowered.items()}})
+        self.reporter.note(
+            f"Memory ran out with {before} in step {self.info.step + 1}; the step starts again with {after}. The same "
+            "images carry the same gradients: only rounding (and the masks of dropout) can differ."
+        )
+
+    def _explain_h(self, n_support: int) -> None:
+        """Say after the first task what its H means: every image, or none and which parts that leaves untrained."""
+        h = self.settings.h
+        if not getattr(self.estimator, "uses_h", True):
+            return
+        if h > n_support:
             self.reporter.note(
-                f"Note: --lite-h {self.settings.lite_h} covers all {n_support} support images of the first task, so "
-                "every image of such a task carries a gradient and nothing is saved."
+                f"Note: --lite-h {h} covers all {n_support} support images of the first task, so every image of such a "
+                "task carries a gradient (with the scale 1) and nothing is saved."
+            )
+        untouched = untouched_parts(self.module) if h == 0 else []
+        if untouched:
+            self.reporter.note(
+                f"Note: with --lite-h 0 these parts get no gradient and stay as they are: {', '.join(untouched)}."
             )
 
     def _stop_within_step(self, buffers: dict[str, torch.Tensor]) -> NoReturn:
         """Take back what the unfinished step did to running statistics, save, and stop."""
-        with torch.no_grad():
-            for name, buffer in self.module.named_buffers():
-                buffer.copy_(buffers[name])
+        put_back(self.module, buffers)
         self._save()
         raise InterruptedRunError(
             f"Stopped after {self.info.tasks} of {self.settings.tasks} tasks. {self._how_to_go_on()}"
@@ -249,7 +317,11 @@ class Training:
 
     def _validate(self, metrics: StepMetrics, interruption: threading.Event) -> float | None:
         """Measure mean validation accuracy over sources and keep the best weights; None without validation tasks."""
-        evaluation = Evaluation(self.learner, self.module, self.estimator, self.settings, self.device)
+        sizes = self._batch_sizes()
+        settings = self.settings.changed(batch_size=sizes.chunk, query_batch_size=sizes.query)
+        evaluation = Evaluation(
+            self.learner, self.module, self.estimator, settings, self.device, note=self.reporter.note
+        )
         means = []
         for tasks in self.suite.tasks("validation").values():
             accuracies = []
@@ -289,26 +361,3 @@ def trainable(module: nn.Module, name: str) -> list[nn.Parameter]:
 def crossed(before: int, after: int, interval: int) -> bool:
     """Say whether a multiple of ``interval`` lies in (before, after]."""
     return after // interval > before // interval
-
-
-@contextmanager
-def memory_errors(settings: Settings) -> Iterator[None]:
-    """Explain what to do when memory runs out.
-
-    Raises:
-        RunError: it did.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if (
-            isinstance(error, RuntimeError)
-            and not isinstance(error, torch.OutOfMemoryError)
-            and "allocate memory" not in str(error)
-        ):
-            raise
-        raise RunError(
-            f"Memory ran out with --batch-size {settings.batch_size}, --gradient {settings.gradient} and --lite-h "
-            f"{settings.lite_h}. Lower --batch-size (it never changes the result), use --gradient exact, or lower "
-            "--lite-h."
-        ) from error

@@ -12,8 +12,10 @@ import typer
 
 from lite_bench.harness.cli.doctor import doctor
 from lite_bench.harness.cli.evaluate import evaluate_command
+from lite_bench.harness.cli.gradients import gradients
 from lite_bench.harness.cli.info import info
 from lite_bench.harness.cli.listing import list_objects
+from lite_bench.harness.cli.profile import profile
 from lite_bench.harness.cli.quickstart import quickstart
 from lite_bench.harness.cli.train import train
 from lite_bench.harness.errors import LiteBenchError, PluginError
@@ -59,6 +61,8 @@ def build_app() -> typer.Typer:
 
     app.command("train")(train)
     app.command("eval")(evaluate_command)
+    app.command("gradients")(gradients)
+    app.command("profile")(profile)
     app.command("list")(list_objects)
     app.command("info")(info)
     app.command("doctor")(doctor)
@@ -75,8 +79,13 @@ def _add_registered_commands(app: typer.Typer) -> None:
             typer.echo(f"Command {entry.name} of {distribution_of(entry)[0]} is left out: {error}", err=True)
 
 
+# torch's profiler writes to stderr unless told otherwise before torch is imported.
+QUIET_PROFILER = ("KINETO_LOG_LEVEL", "99")
+
+
 def main() -> None:
     """Run the command line; a user's mistake becomes one sentence on stderr and a non-zero exit code."""
+    os.environ.setdefault(*QUIET_PROFILER)
     try:
         build_app()()
     except LiteBenchError as error:

@@ -188,28 +188,58 @@ def _existing(
 ) -> tuple[RunFolder, Evaluation, Suite]:
     """Rebuild a learner from its run folder; flags change where and on what it is evaluated, not what it is."""
     from lite_bench.harness.assembly import assemble
-    from lite_bench.harness.checkpoints import check_learner_of, file_sha256, restore
+    from lite_bench.harness.checkpoints import file_sha256
     from lite_bench.harness.cli.train import open_suite
     from lite_bench.harness.runs import newest_finished, open_run
-    from lite_bench.harness.settings import flag
 
     run = open_run(checkpoint) if checkpoint is not None else newest_finished(output_dir)
     own = run.settings()
-    for key in ("backbone", "pretrained", "weights", "params", "image_size"):
-        if given.get(key) not in (None, {}):
-            raise UsageError(f"{flag(key)} is fixed by the run {run.path}; leave it out.")
+    refuse_fixed(run, given)
     if run.status().get("kind") == "eval":
         if learner not in (None, own.learner):
             raise UsageError(f"{run.path} is an evaluation of {own.learner}, not of {learner}; name another run.")
         settings, suite = open_suite(on_suite(own, given))
         return run, _evaluation(assemble(settings, suite.image_size), settings), suite
-    path = checkpoint if checkpoint is not None and checkpoint.is_file() else run.chosen_checkpoint()
+    settings, suite, assembly, path = restored(learner, checkpoint or run.path, given)
+    return run, _evaluation(assembly, settings, file_sha256(path)), suite
+
+
+def restored(
+    learner: str | None, checkpoint: Path, given: dict[str, Any]
+) -> tuple[Settings, Suite, Assembly, Path]:
+    """Rebuild a trained learner from a run folder or one of its checkpoints; gives the checkpoint's path too.
+
+    Raises:
+        UsageError: a flag is given that the run fixes.
+    """
+    from lite_bench.harness.assembly import assemble
+    from lite_bench.harness.checkpoints import check_learner_of, restore
+    from lite_bench.harness.cli.train import open_suite
+    from lite_bench.harness.runs import open_run
+
+    run = open_run(checkpoint)
+    own = run.settings()
+    refuse_fixed(run, given)
+    path = checkpoint if checkpoint.is_file() else run.chosen_checkpoint()
     check_learner_of(path, learner or own.learner)
     settings, suite = open_suite(on_suite(own, given))
-    say(f"Evaluating {path}")
+    say(f"Using the weights of {path}")
     assembly = assemble(settings, suite.image_size, weights_follow=True)
     restore(path, settings.learner, assembly.module)
-    return run, _evaluation(assembly, settings, file_sha256(path)), suite
+    return settings, suite, assembly, path
+
+
+def refuse_fixed(run: RunFolder, given: dict[str, Any]) -> None:
+    """Refuse flags that would change what a run's weights are.
+
+    Raises:
+        UsageError: one is given.
+    """
+    from lite_bench.harness.settings import flag
+
+    for key in ("backbone", "pretrained", "weights", "params", "image_size"):
+        if given.get(key) not in (None, {}):
+            raise UsageError(f"{flag(key)} is fixed by the run {run.path}; leave it out.")
 
 
 def on_suite(own: Settings, given: dict[str, Any]) -> Settings:
@@ -226,7 +256,7 @@ def _evaluation(assembly: Assembly, settings: Settings, checkpoint: str | None =
     from lite_bench.harness.evaluation import UNTRAINED, Evaluation
 
     return Evaluation(
-        assembly.learner, assembly.module, assembly.estimator, settings, assembly.device, checkpoint or UNTRAINED
+        assembly.learner, assembly.module, assembly.estimator, settings, assembly.device, checkpoint or UNTRAINED, say
     )
 
 

@@ -63,6 +63,12 @@ BatchSizeFlag = Annotated[
         "--batch-size", help="Images in a network at once; changes memory, never results.", rich_help_panel="Machine"
     ),
 ]
+QueryBatchSizeFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--query-batch-size", help="Queries at a time, if other than --batch-size.", rich_help_panel="Machine"
+    ),
+]
 PrecisionFlag = Annotated[
     str | None, typer.Option("--precision", help="fp32, or bf16 inside networks.", rich_help_panel="Machine")
 ]

@@ -50,7 +50,9 @@ def info(
 
 def describe(module: Any, image_size: int) -> dict[str, Any]:
     """Count parameters by part, list FiLM sites and count MACs of every network that sees images."""
-    parts = [_count(name, part) for name, part in _parts(module)]
+    from lite_bench.harness.measurement.parts import parts as parts_of
+
+    parts = [_count(name, part) for name, part in parts_of(module).items()]
     sites = [
         {"name": site.name, "channels": site.channels}
         for child in module.modules()
@@ -65,19 +67,10 @@ def describe(module: Any, image_size: int) -> dict[str, Any]:
     }
 
 
-def _parts(module: Any) -> list[tuple[str, Any]]:
-    """List the parts a reader thinks in: children, and the children of a child that wraps several."""
-    found: list[tuple[str, Any]] = []
-    for name, child in module.named_children():
-        grand = list(child.named_children())
-        wraps = len(grand) > 1 and any(hasattr(part, "features") for _, part in grand)
-        found += [(f"{name}.{inner}", part) for inner, part in grand] if wraps else [(name, child)]
-    own = dict(module.named_parameters(recurse=False))
-    return [*found, *own.items()]
-
-
 def _count(name: str, part: Any) -> dict[str, Any]:
-    parameters = list(part.parameters()) if hasattr(part, "parameters") else [part]
+    from lite_bench.harness.measurement.parts import parameters_of
+
+    parameters = parameters_of(part)
     total = sum(p.numel() for p in parameters)
     return {"part": name, "parameters": total, "trainable": sum(p.numel() for p in parameters if p.requires_grad)}
 
@@ -86,11 +79,12 @@ def _macs(module: Any, image_size: int) -> list[dict[str, Any]]:
     """Count the parts that map one uint8 image to features."""
     import torch
 
-    from lite_bench.harness.macs import count_macs, count_macs_with_thop
+    from lite_bench.harness.measurement.macs import count_macs, count_macs_with_thop
+    from lite_bench.harness.measurement.parts import parts
 
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
     counted = []
-    for name, part in _parts(module.eval()):
+    for name, part in parts(module.eval()).items():
         if not isinstance(part, torch.nn.Module):
             continue
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +11,18 @@ import typer
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, say
 from lite_bench.harness.errors import RunError, UsageError
+from lite_bench.harness.files import write_atomically
 
 if TYPE_CHECKING:
     from lite_bench.harness.assembly import Assembly
     from lite_bench.harness.core import Split, Suite
+    from lite_bench.harness.measurement.planning import Plan
     from lite_bench.harness.runs import RunFolder
     from lite_bench.harness.settings import Settings
 
 PANEL = "Training"
+LOOKED_AT = 8
+"""Training tasks of which the largest is measured for a memory budget."""
 MOVABLE = ("data_dir", "device", "workers")
 """Settings that may differ when a run goes on elsewhere; they change no result."""
 
@@ -39,12 +44,18 @@ def train(
         str | None,
         typer.Option(
             "--gradient",
-            help="lite (default), exact, full, subsample, lite-redraw, lite-paper, lite-code.",
+            help="How the gradient through the support set is obtained; see `lite-bench list estimators`.",
             rich_help_panel=PANEL,
         ),
     ] = None,
     lite_h: Annotated[
-        int | None, typer.Option("--lite-h", help="Support images with a gradient (default 40).", rich_help_panel=PANEL)
+        str | None,
+        typer.Option(
+            "--lite-h",
+            metavar="INTEGER|auto",
+            help="Support images with a gradient (default 40); auto for as many as --memory-budget allows.",
+            rich_help_panel=PANEL,
+        ),
     ] = None,
     tasks: Annotated[
         int | None, typer.Option("--tasks", help="Training tasks (default 10000).", rich_help_panel=PANEL)
@@ -68,6 +79,16 @@ def train(
         int | None, typer.Option("--validation-tasks", help="Validation tasks per source.", rich_help_panel=PANEL)
     ] = None,
     batch_size: flags.BatchSizeFlag = None,
+    query_batch_size: flags.QueryBatchSizeFlag = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-budget",
+            metavar="AMOUNT",
+            help="Stay within this memory, such as 16GB: batch sizes (and --lite-h auto) are chosen by measuring.",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
     precision: flags.PrecisionFlag = None,
     device: flags.DeviceFlag = None,
     workers: flags.WorkersFlag = None,
@@ -88,10 +109,10 @@ def train(
     given: dict[str, Any] = {
         "learner": learner, "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query),
         "data_dir": data_dir, "backbone": backbone, "pretrained": pretrained, "weights": weights,
-        "image_size": image_size, "params": flags.learner_params(param), "gradient": gradient, "lite_h": lite_h,
+        "image_size": image_size, "params": flags.learner_params(param), "gradient": gradient, "lite_h": number_or_auto(lite_h),
         "tasks": tasks, "tasks_per_step": tasks_per_step, "lr": lr, "lr_halve_every": lr_halve_every,
         "validate_every": validate_every, "validation_tasks": validation_tasks, "batch_size": batch_size,
-        "precision": precision, "device": device, "workers": workers, "seed": seed,
+        "query_batch_size": query_batch_size, "memory_budget": memory_budget, "precision": precision, "device": device, "workers": workers, "seed": seed,
     }  # fmt: skip
     if resume is not None:
         given |= {"limit": limit, "run_name": run_name, "config": config}
@@ -99,10 +120,36 @@ def train(
         return
     from lite_bench.harness.settings import resolve
 
+    refuse_both(given)
     settings = resolve(given, config)
     if limit is not None:
         settings = settings.changed(tasks=min(limit, settings.tasks))
     start_training(settings, output_dir, run_name)
+
+
+def number_or_auto(text: str | None) -> int | str | None:
+    """Read ``--lite-h``.
+
+    Raises:
+        UsageError: it is neither a number from 0 nor ``auto``.
+    """
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal():
+        raise UsageError(f"--lite-h {text} is not usable: give a whole number from 0, or auto with --memory-budget.")
+    return int(text)
+
+
+def refuse_both(given: dict[str, Any]) -> None:
+    """Refuse batch sizes beside a budget that is to choose them.
+
+    Raises:
+        UsageError: both are given.
+    """
+    for name in ("batch_size", "query_batch_size"):
+        if given["memory_budget"] is not None and given[name] is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"--memory-budget chooses {flag} by measuring; leave one of them out.")
 
 
 def start_training(settings: Settings, output_dir: Path, run_name: str | None = None) -> RunFolder:
@@ -110,7 +157,11 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
     from lite_bench.harness.runs import create_run
 
     settings, suite = open_suite(settings)
-    assembly = assemble_for_training(settings, suite)
+    plan = None
+    if settings.budget_bytes is None:
+        assembly = assemble_for_training(settings, suite)
+    else:
+        settings, assembly, plan = fit_to_budget(settings, suite)
     run = create_run(
         output_dir,
         settings,
@@ -120,8 +171,28 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
         class_splits(suite),
         {suite.id: suite.fingerprint},
     )
+    if plan is not None:
+        write_atomically(run.path / "memory.json", json.dumps(plan.plain(), indent=1) + "\n")
     _execute(assembly, suite, settings, run, resume=False)
     return run
+
+
+def fit_to_budget(settings: Settings, suite: Suite) -> tuple[Settings, Assembly, Plan]:
+    """Choose batch sizes, and H if it is ``auto``, by measuring; gives the settings with them."""
+    from dataclasses import replace
+
+    from lite_bench.harness.assembly import build_estimator, limit_memory
+    from lite_bench.harness.measurement.planning import choose_sizes
+
+    start = settings.changed(lite_h=1) if settings.lite_h == "auto" else settings
+    assembly = assemble_for_training(start, suite)
+    tasks = [suite.train_task(index, settings.seed) for index in range(LOOKED_AT)]
+    say(f"Measuring what fits into {settings.memory_budget} (the largest of the first {LOOKED_AT} training tasks):")
+    plan = choose_sizes(settings, assembly, map(suite.episode, tasks), lambda text: say(f"  {text}"))
+    say(str(plan))
+    chosen = settings.changed(batch_size=plan.sizes.chunk, query_batch_size=plan.sizes.query, lite_h=plan.h)
+    limit_memory(assembly.device, plan.budget)
+    return chosen, replace(assembly, estimator=build_estimator(chosen)), plan
 
 
 def resume_training(path: Path, given: dict[str, Any]) -> None:
@@ -148,6 +219,10 @@ def resume_training(path: Path, given: dict[str, Any]) -> None:
         say(f"{run.path} is finished; evaluate it with: lite-bench eval --checkpoint {run.path}")
         return
     settings, suite = open_suite(run.settings().changed(**given))
+    if settings.budget_bytes is not None:
+        from lite_bench.harness.assembly import choose_device, limit_memory
+
+        limit_memory(choose_device(settings.device), settings.budget_bytes)
     _execute(assemble_for_training(settings, suite), suite, settings, run, resume=True)
 
 

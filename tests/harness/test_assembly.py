@@ -35,6 +35,7 @@ from lite_bench.harness.errors import (
     WeightsError,
 )
 from lite_bench.harness.registry import LEARNERS, SUITES
+from lite_bench.harness.settings import DEFAULT_GRADIENT
 from tests.harness.small import small_settings
 
 
@@ -208,7 +209,7 @@ def test_seeded_blocks_leave_the_global_state_alone() -> None:
 
 def test_estimators_get_their_sizes() -> None:
     estimator: Any = build_estimator(small_settings(lite_h=7, batch_size=9))
-    assert (estimator.name, estimator.h, estimator.chunk) == ("lite", 7, 9)
+    assert (estimator.name, estimator.h, estimator.chunk) == (DEFAULT_GRADIENT, 7, 9)
 
 
 @pytest.fixture

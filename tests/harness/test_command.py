@@ -68,7 +68,7 @@ def test_train_evaluate_and_rank(shell: Shell) -> None:
     assert found["run"] == str(run.path)
     assert found["partial"] is True
     assert {source["done"] for source in found["sources"].values()} == {2}
-    assert f"Evaluating {run.checkpoint('last')}" in err
+    assert f"Using the weights of {run.checkpoint('last')}" in err
     assert (run.path / "leaderboard.md").read_text().startswith("## glyphs@1")
     assert run.status()["status"] == "finished"
 
@@ -214,6 +214,28 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["train", "--resume", "absent"], 1, "There is no run folder absent"),
     (["train", "protonets", *FLAGS[:4], "--backbone", "resnet18"], 1, "--no-pretrained"),
     (["train", "protonets", "--pretrained", *FLAGS[:6]], 1, "conv4 has no published weights; use --no-pretrained"),
+    (["train", "protonets", *FLAGS, "--lite-h", "few"], 2, "--lite-h few is not usable"),
+    (["train", "protonets", *FLAGS, "--lite-h", "-1"], 2, "--lite-h -1 is not usable"),
+    (["train", "protonets", *FLAGS, "--lite-h", "auto"], 2, "--lite-h auto is settled by measuring"),
+    (["train", "protonets", *FLAGS, "--memory-budget", "16"], 2, "--memory-budget '16' is not usable"),
+    (["train", "protonets", *FLAGS, "--memory-budget", "16XB"], 2, "--memory-budget '16XB' is not usable"),
+    (["train", "protonets", *FLAGS, "--memory-budget", "1MB"], 2, "--memory-budget 1MB is too little"),
+    (["train", "protonets", *FLAGS, "--memory-budget", "1GB", "--batch-size", "4"], 2, "chooses --batch-size"),
+    (["gradients", "protonet", *FLAGS[:-2]], 2, "Did you mean protonets?"),
+    (["gradients"], 2, "No learner is named"),
+    (["gradients", "protonets", *FLAGS[:-2], "--gradient", "lit"], 2, "Did you mean lite"),
+    (["gradients", "protonets", *FLAGS[:-2], "--gradient", ","], 2, "--gradient is empty"),
+    (["gradients", "protonets", *FLAGS[:-2], "--h", "1,x"], 2, "--h '1,x' is not usable"),
+    (["gradients", "protonets", *FLAGS[:-2], "--h", "-1"], 2, "--h '-1' is not usable"),
+    (["gradients", "protonets", *FLAGS[:-2], "--precision", "fp16"], 2, "--precision 'fp16' is not usable"),
+    (["gradients", "finetuner", *FLAGS[:-2]], 2, "nothing to meta-train"),
+    (["gradients", "protonets", *FLAGS[:-2], "-P", "batch_statistics=true"], 2, "use --gradient full"),
+    (["gradients", "--checkpoint", "absent"], 1, "There is no run folder absent"),
+    (["profile", "protonet"], 2, "Did you mean protonets?"),
+    (["profile", "protonets", *FLAGS[2:6], "--support", "1"], 2, "--support '1' is not usable"),
+    (["profile", "protonets", *FLAGS[2:6], "--gradient", "exakt"], 2, "Did you mean exact?"),
+    (["profile", "finetuner", *FLAGS[2:6]], 2, "nothing to meta-train"),
+    (["profile", "protonets", *FLAGS[2:6], "-P", "batch_statistics=true"], 2, "use --gradient full"),
     (["eval"], 1, "There is no finished training run under runs"),
     (["eval", "--run-name", "x"], 2, "--run-name"),
     (["eval", "--checkpoint", "absent"], 1, "There is no run folder absent"),

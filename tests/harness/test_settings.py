@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lite_bench.harness.errors import UnknownNameError, UsageError
 from lite_bench.harness.options import check_options, option_parameters, split_pairs
-from lite_bench.harness.settings import Settings, dump, flag, read_config, resolve, validate
+from lite_bench.harness.settings import Settings, dump, flag, parse_bytes, read_config, resolve, validate
 from tests.harness.small import small_settings
 
 
@@ -55,11 +55,42 @@ def test_no_learner_is_named_as_missing() -> None:
         ({"tasks": 1.5}, "--tasks 1.5 is not usable"),
         ({"params": 3}, "-P 3 is not usable"),
         ({"limit": -1}, "--limit -1 is not usable"),
+        ({"lite_h": -1}, "--lite-h -1 is not usable"),
+        ({"lite_h": "most"}, "--lite-h most is not usable"),
+        ({"query_batch_size": 0}, "--query-batch-size 0 is not usable"),
+        ({"memory_budget": "much"}, "--memory-budget 'much' is not usable"),
     ],
 )
 def test_a_bad_value_is_named_by_its_flag(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         validate({"learner": "protonets", **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("16GB", 16e9), ("16 gb", 16e9), ("1.5GiB", 1.5 * 2**30), ("800MB", 8e8), ("123456B", 123456), ("2TB", 2e12)],
+)
+def test_amounts_of_memory(text: str, amount: float) -> None:
+    assert parse_bytes(text) == amount
+    assert small_settings(memory_budget=text).budget_bytes == amount
+
+
+@pytest.mark.parametrize("text", ["", "16", "GB", "-1GB", "0GB", "0.1B", "16GBB", "1e3MB", "16 G B"])
+def test_amounts_of_memory_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--memory-budget .* is not usable"):
+        parse_bytes(text)
+
+
+def test_queries_go_by_the_batch_size_unless_they_have_their_own() -> None:
+    assert small_settings(batch_size=7).query_batch == 7
+    assert small_settings(batch_size=7, query_batch_size=3).query_batch == 3
+
+
+def test_an_automatic_h_is_no_number_before_it_is_measured() -> None:
+    settings = small_settings(lite_h="auto", memory_budget="1GB")
+    with pytest.raises(UsageError, match="--lite-h auto is settled by measuring"):
+        _ = settings.h
+    assert settings.changed(lite_h=5).h == 5
 
 
 def test_flags_over_a_table_that_is_none() -> None:

@@ -343,17 +343,6 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too(tmp_path: Path) -> None
     assert not training.run.checkpoint("last").exists()
 
 
-def test_memory_that_runs_out_is_explained(tmp_path: Path) -> None:
-    class Greedy(Dropping):
-        def classify(self, state: Means, images: Tensor) -> Tensor:
-            raise torch.OutOfMemoryError
-
-    settings = small_settings()
-    training = prepare(settings, tmp_path, assembly=with_learner(settings, Greedy()))
-    with pytest.raises(RunError, match="Lower --batch-size"):
-        training.execute()
-
-
 def test_other_errors_of_a_learner_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
     class Broken(Dropping):
         def classify(self, state: Means, images: Tensor) -> Tensor:
@@ -390,12 +379,20 @@ def test_notes_name_idle_normalisation_and_its_remedy() -> None:
     assert notes(params={"batch_statistics": True}, gradient="full") == ""
 
 
-def test_notes_on_h() -> None:
-    def notes(**changes: Any) -> str:
-        return " ".join(training_notes(assemble(small_settings(backbone="conv4+gn", **changes), 28)))
-
-    assert "--lite-h 0" in notes(lite_h=0)
-    assert notes(lite_h=0, gradient="exact") == ""
+@pytest.mark.parametrize(
+    ("learner", "gradient", "parts"),
+    [("cnaps", "lite", "set_encoder"), ("cnaps", "lite-importance", "set_encoder"), ("cnaps", "exact", None),
+     ("protonets", "lite", None)],
+)  # fmt: skip
+def test_without_h_the_parts_left_untrained_are_named(
+    learner: str, gradient: str, parts: str | None, tmp_path: Path
+) -> None:
+    listener = Listener()
+    size = {"image_size": 32, "backbone": "conv4+gn"}
+    settings = small_settings(learner=learner, gradient=gradient, lite_h=0, tasks=1, **size)
+    prepare(settings, tmp_path, listener=listener).execute()
+    notes = [note for note in listener.notes if "--lite-h 0" in note]
+    assert [note.rpartition(": ")[2] for note in notes] == ([] if parts is None else [f"{parts}."])
 
 
 @pytest.mark.parametrize(("gradient", "noted"), [("lite", True), ("exact", False), ("full", False)])

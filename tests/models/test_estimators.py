@@ -16,19 +16,18 @@ from torch import Tensor, nn
 from lite_bench.harness.core import Support
 from lite_bench.harness.step import accumulate_task_gradient
 from lite_bench.models.cnaps import CNAPs
+from lite_bench.models.draws import Rows, draw_rows
+from lite_bench.models.encoding import ExactEncode, encode_in_chunks, encode_with_gradient_rows
 from lite_bench.models.estimators import (
     Exact,
-    ExactEncode,
     Full,
     Lite,
     LiteCode,
+    LiteImportance,
     LitePaper,
     LiteRedraw,
+    LiteStratified,
     Subsample,
-    draw_covering_rows,
-    draw_rows,
-    encode_in_chunks,
-    encode_with_gradient_rows,
 )
 from lite_bench.models.protonets import ProtoNets
 from lite_bench.models.simple_cnaps import SimpleCNAPs
@@ -39,50 +38,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@given(n=st.integers(1, 60), h=st.integers(0, 70), seed=st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
-def test_rows_are_drawn_without_replacement(n: int, h: int, seed: int) -> None:
-    rows = draw_rows(n, h, generator(seed)).tolist()
-    assert len(rows) == len(set(rows)) == min(h, n)
-    assert all(0 <= row < n for row in rows)
-    assert rows == draw_rows(n, h, generator(seed)).tolist()
-
-
-def chi_square(counts: list[int], expected: float) -> float:
-    return sum((count - expected) ** 2 / expected for count in counts)
-
-
-def test_every_subset_is_equally_likely() -> None:
-    source, draws = generator(1), 6000
-    seen = collections.Counter(tuple(sorted(draw_rows(5, 2, source).tolist())) for _ in range(draws))
-    assert set(seen) == set(itertools.combinations(range(5), 2))
-    assert chi_square(list(seen.values()), draws / 10) < 27.9  # 0.999 quantile at 9 degrees of freedom
-
-
-@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), h=st.integers(0, 50), seed=st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
-def test_covering_rows_hold_every_class(labels: list[int], h: int, seed: int) -> None:
-    present = sorted(set(labels))
-    y = torch.tensor([present.index(c) for c in labels])
-    way = len(present)
-    rows = draw_covering_rows(y, way, h, generator(seed))
-    assert rows.tolist() == sorted(set(rows.tolist()))
-    assert len(rows) == min(len(y), max(h, way))
-    assert set(y[rows].tolist()) == set(range(way))
-
-
-def test_covering_rows_choose_evenly_within_a_class() -> None:
-    labels, source = torch.tensor([0, 0, 0, 0, 1]), generator(2)
-    counts = collections.Counter(int(draw_covering_rows(labels, 2, 2, source)[0]) for _ in range(2000))
-    assert chi_square([counts[i] for i in range(4)], 500) < 16.3  # 0.999 quantile at 3 degrees of freedom
-
-
 @given(n=st.integers(1, 9), h=st.integers(0, 9), chunk=st.integers(1, 10), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_rows_with_gradient_keep_their_order_and_carry_the_factor(n: int, h: int, chunk: int, seed: int) -> None:
     weight = torch.ones(3, requires_grad=True)
     images = torch.arange(n * 3, dtype=torch.float32).view(n, 3, 1, 1)
     rows = draw_rows(n, h, generator(seed))
+    factors = torch.arange(1, len(rows) + 1, dtype=torch.float64)
     seen: list[int] = []
 
     def network(part: Tensor) -> Tensor:
@@ -90,12 +52,12 @@ def test_rows_with_gradient_keep_their_order_and_carry_the_factor(n: int, h: int
         seen.append(len(part))
         return part.flatten(1) * weight
 
-    features = encode_with_gradient_rows(network, images, rows, 2.5, chunk)
+    features = encode_with_gradient_rows(network, images, Rows(rows, factors), chunk)
     assert torch.equal(features, images.flatten(1))
     assert sum(seen) == n  # each image once
     if len(rows):
         (found,) = torch.autograd.grad(features.sum(), weight)
-        torch.testing.assert_close(found, 2.5 * images.flatten(1)[rows].sum(0))
+        torch.testing.assert_close(found, factors.float() @ images.flatten(1)[rows])
     else:
         assert not features.requires_grad
 
@@ -189,12 +151,14 @@ def test_memory_of_lite_and_exact_does_not_grow_with_the_support_set(factory: Fa
 
     assert growth(Exact(0, 4)) < 1.25
     assert growth(Lite(4, 4)) < 1.25
+    assert growth(LiteStratified(4, 4)) < 1.25
+    assert growth(LiteImportance(4, 4)) < 1.25
     assert growth(LiteRedraw(4, 4)) < 1.25
     assert growth(Full(0, 4)) > 3
 
 
 @pytest.mark.parametrize("factory", [ProtoNets, SimpleCNAPs])
-@pytest.mark.parametrize("estimator", [Lite, LiteRedraw, LiteCode, LitePaper, Subsample])
+@pytest.mark.parametrize("estimator", [Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample])
 def test_draws_follow_the_generator_alone(factory: Factory, estimator: Any) -> None:
     learner, episode = build(factory), tiny_episode(n=12, way=2)
     torch.manual_seed(0)
@@ -240,10 +204,10 @@ def test_lite_paper_scales_the_update() -> None:
     assert LitePaper(4, 1).update_scale(10) == 2.5
     assert LitePaper(40, 1).update_scale(10) == 1.0
     assert LitePaper(0, 1).update_scale(10) == 10.0
-    assert all(kind(4, 1).update_scale(10) == 1.0 for kind in (Lite, LiteRedraw, LiteCode, Full, Exact, Subsample))
+    assert all(kind(4, 1).update_scale(10) == 1.0 for kind in (Lite, LiteImportance, LiteCode, Full, Exact, Subsample))
 
 
-@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteRedraw, LiteCode, LitePaper, Subsample])
+@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample])
 def test_without_gradients_every_estimator_is_the_plain_forward_in_chunks(estimator: Any) -> None:
     support, sizes = tiny_episode(n=7).support, []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,19 @@ from torch import Tensor
 
 from lite_bench.harness.core import Episode
 from lite_bench.models.cnaps import CNAPs
-from lite_bench.models.estimators import Exact, Full, Lite, LiteCode, LitePaper, LiteRedraw, Subsample
+from lite_bench.models import encoding
+from lite_bench.models.draws import Rows, inclusion_probabilities
+from lite_bench.models.estimators import (
+    Exact,
+    Full,
+    Lite,
+    LiteCode,
+    LiteImportance,
+    LitePaper,
+    LiteRedraw,
+    LiteStratified,
+    Subsample,
+)
 from lite_bench.models.protonets import ProtoNets
 from lite_bench.models.simple_cnaps import SimpleCNAPs
 from tests.models.toys import Factory, Scripted, build, gradient, subsets, tiny_episode
@@ -46,6 +59,28 @@ def shared_draws(factory: Factory, factor: float) -> dict[tuple[int, ...], Tenso
     """Compute the gradient of every subset used in all passes."""
     learner, episode = task_of(factory)
     return {rows: gradient(learner, episode, Scripted((rows,), N, factor)) for rows in subsets(N, H)}
+
+
+class Weighted(Scripted):
+    """As `Scripted`, with a factor of its own for every row."""
+
+    def __init__(self, rows: tuple[tuple[int, ...], ...], factors: list[float]) -> None:
+        super().__init__(rows, 1, 1.0)
+        self.factors = factors
+
+    def rows_of(self, indices: Tensor) -> Rows:
+        return Rows(indices, torch.tensor(self.factors, dtype=torch.float64))
+
+
+def subsets_of(members: range, h: int) -> list[tuple[int, ...]]:
+    return list(itertools.combinations(members, h))
+
+
+def uneven_episode(counts: tuple[int, int]) -> Episode:
+    """A task whose first class has ``counts[0]`` support images, the second ``counts[1]``."""
+    episode = tiny_episode(n=sum(counts))
+    labels = torch.tensor([0] * counts[0] + [1] * counts[1])
+    return replace(episode, support=replace(episode.support, labels=labels))
 
 
 def mean(gradients: dict[Any, Tensor]) -> Tensor:
@@ -120,6 +155,50 @@ def test_the_mean_of_lite_redraw_over_all_draws_of_two_query_batches_is_the_full
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("counts", [(3, 2), (1, 4)])
+def test_the_mean_of_stratified_draws_is_the_full_gradient(factory: Factory, counts: tuple[int, int]) -> None:
+    """Every choice of 1 of the smaller class and 2 of the larger, for every pass, each with its class's factor."""
+    learner, episode = build(factory), uneven_episode(counts)
+    full = gradient(learner, episode, Full(0, 100))
+    shares = [1, 2] if counts[0] < counts[1] else [2, 1]
+    classes = [range(counts[0]), range(counts[0], sum(counts))]
+    choices = [subsets_of(members, share) for members, share in zip(classes, shares, strict=True)]
+    one_pass = [(*a, *b) for a, b in itertools.product(*choices)]
+    factors = [k / share for k, share in zip(counts, shares, strict=True) for _ in range(share)]
+    draws = list(itertools.product(one_pass, repeat=passes_of(factory)))
+    members = {rows: gradient(learner, episode, Weighted(rows, factors)) for rows in draws}
+    assert relative(mean(members), full) < 1e-10
+    registered = gradient(learner, episode, LiteStratified(3, 100))
+    assert min(relative(registered, member) for member in members.values()) < 1e-10
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_the_mean_of_importance_draws_is_the_full_gradient(
+    factory: Factory, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enumerate one row per pass, each sequence with its probability, which later passes decide for earlier ones."""
+    learner, episode = task_of(factory)
+    full = gradient(learner, episode, Full(0, 100))
+    total, certainty = torch.zeros_like(full), 0.0
+    for rows in itertools.product(range(N), repeat=passes_of(factory)):
+        asked, chance = iter(rows), 1.0
+
+        def scripted(sizes: Tensor, h: int, *_: Any) -> Rows:
+            nonlocal chance
+            row, chances = next(asked), inclusion_probabilities(sizes, h)  # noqa: B023 - called in this round only
+            chance *= float(chances[row])
+            return Rows(torch.tensor([row]), 1 / chances[[row]])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(encoding, "draw_systematic", scripted)
+            total += gradient(learner, episode, LiteImportance(1, chunk)) * chance
+        certainty += chance
+    assert certainty == pytest.approx(1)
+    assert relative(total, full) < 1e-10
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_exact_equals_full(factory: Factory, chunk: int) -> None:
     learner, episode = build(factory), tiny_episode(n=11, way=3)
@@ -128,7 +207,7 @@ def test_exact_equals_full(factory: Factory, chunk: int) -> None:
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
-@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteRedraw])
+@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw])
 def test_the_query_batch_size_never_changes_the_gradient(factory: Factory, estimator: type[Any]) -> None:
     learner, episode = build(factory), tiny_episode(n=N, m=7)
     h = N if estimator is LiteRedraw else H
@@ -141,12 +220,12 @@ def test_the_query_batch_size_never_changes_the_gradient(factory: Factory, estim
 def test_lite_with_h_of_at_least_n_is_the_full_gradient(factory: Factory) -> None:
     learner, episode = build(factory), tiny_episode(n=N)
     full = gradient(learner, episode, Full(0, 100))
-    for h in (N, N + 5):
-        assert relative(gradient(learner, episode, Lite(h, 2)), full) < 1e-10
+    for h, kind in itertools.product((N, N + 5), (Lite, LiteStratified, LiteImportance)):
+        assert relative(gradient(learner, episode, kind(h, 2)), full) < 1e-10
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
-@pytest.mark.parametrize("estimator", [Exact, Lite, LiteRedraw, LiteCode, LitePaper])
+@pytest.mark.parametrize("estimator", [Exact, Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper])
 @pytest.mark.parametrize("h", [0, 1, 4])
 def test_forward_values_are_those_of_full(factory: Factory, estimator: type[Full], h: int) -> None:
     learner, episode = build(factory), tiny_episode(n=N)
@@ -163,9 +242,10 @@ def test_forward_values_are_those_of_full(factory: Factory, estimator: type[Full
 
 
 @pytest.mark.parametrize("factory", [CNAPs, SimpleCNAPs])
-def test_without_gradient_rows_only_the_set_encoder_is_left_untrained(factory: Factory) -> None:
+@pytest.mark.parametrize("estimator", [Lite, LiteStratified, LiteImportance])
+def test_without_gradient_rows_only_the_set_encoder_is_left_untrained(factory: Factory, estimator: Any) -> None:
     learner, episode = build(factory), tiny_episode(n=N)
-    gradient(learner, episode, Lite(0, 100))
+    gradient(learner, episode, estimator(0, 100))
     trained = {name for name, p in learner.named_parameters() if p.grad is not None and bool(p.grad.any())}
     assert not any("set_encoder" in name for name in trained)
     assert any("generators" in name for name in trained)

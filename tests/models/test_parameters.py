@@ -11,7 +11,7 @@ from torch import nn
 
 from lite_bench.baselines.finetuner import FineTuner
 from lite_bench.baselines.fomaml import FirstOrderMAML
-from lite_bench.harness.macs import count_macs
+from lite_bench.harness.measurement.macs import count_macs
 from lite_bench.models.backbones import Backbone, resnet18_84, timm_backbone
 from lite_bench.models.cnaps import CNAPs, HeadGenerator
 from lite_bench.models.protonets import ProtoNets

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from lite_bench.harness.core import Episode, Estimator, QueryBatch, Support, Task
 from lite_bench.harness.step import accumulate_task_gradient
 from lite_bench.models.backbones import Backbone
-from lite_bench.models.estimators import TaskDraw, encode_with_gradient_rows
+from lite_bench.models.draws import Rows
+from lite_bench.models.encoding import encode_with_gradient_rows
+from lite_bench.models.estimators import TaskDraw
 
 SIDE = 32  # the smallest that five halvings of the set encoder leave something of
 
@@ -80,7 +82,7 @@ def gradient(learner: Any, episode: Episode, estimator: Estimator, batch_size: i
 class Scripted:
     """An estimator whose successive passes use given rows: enumerating them enumerates a random one."""
 
-    name, h, per_image, sums_batches = "scripted", 0, True, False
+    name, h, chunk, per_image, sums_batches = "scripted", 0, 100, True, False
 
     def __init__(
         self, rows: tuple[tuple[int, ...], ...], n: int, factor: float | None = None, redraws: bool = False
@@ -95,10 +97,13 @@ class Scripted:
             chunk = 100
 
             def __call__(inner, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:  # noqa: N805
-                rows = torch.tensor(self.rows[next(passes) % len(self.rows)])
-                return encode_with_gradient_rows(network, images, rows, self.factor, 100)
+                indices = torch.tensor(self.rows[next(passes) % len(self.rows)], dtype=torch.int64)
+                return encode_with_gradient_rows(network, images, self.rows_of(indices), 100)
 
         return TaskDraw(support, Pass)
+
+    def rows_of(self, indices: Tensor) -> Rows:
+        return Rows(indices, torch.full((len(indices),), self.factor, dtype=torch.float64))
 
     def update_scale(self, n_support: int) -> float:
         return 1.0

@@ -1,0 +1,201 @@
+"""``lite-bench gradients``: bias, noise, time and memory of gradient estimators, before a day of GPU time is spent."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lite_bench.harness.cli import flags
+from lite_bench.harness.cli.output import Progressor, print_json, say
+from lite_bench.harness.cli.words import names_of, numbers_of, precisions_of
+from lite_bench.harness.files import write_atomically
+from lite_bench.harness.records import file_name
+
+if TYPE_CHECKING:
+    from lite_bench.harness.assembly import Assembly
+    from lite_bench.harness.core import Suite
+    from lite_bench.harness.settings import Settings
+
+DEFAULT_H = "1,5,10,20,40,80"
+DEFAULT_GRADIENTS = "exact,lite,lite-stratified,lite-importance,subsample,lite-code,lite-paper"
+DEFAULT_DRAWS = 64
+PANEL = "Study"
+
+
+def gradients(
+    learner: Annotated[
+        str | None, typer.Argument(help="See `lite-bench list learners`; not needed with --checkpoint.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="A trained run or checkpoint to take the weights from.",
+                     rich_help_panel="Model"),
+    ] = None,
+    suite: flags.SuiteFlag = None,
+    suite_option: flags.SuiteOptionFlag = None,
+    way: flags.WayFlag = 10,
+    shot: flags.ShotFlag = 10,
+    query: flags.QueryFlag = None,
+    data_dir: flags.DataDirFlag = None,
+    backbone: flags.BackboneFlag = None,
+    pretrained: flags.PretrainedFlag = None,
+    weights: flags.WeightsFlag = None,
+    image_size: flags.ImageSizeFlag = None,
+    param: flags.ParamFlag = None,
+    gradient: Annotated[
+        str, typer.Option("--gradient", help="Estimators to compare, with commas.", rich_help_panel=PANEL)
+    ] = DEFAULT_GRADIENTS,
+    h: Annotated[
+        str, typer.Option("--h", help="Support images with a gradient, with commas.", rich_help_panel=PANEL)
+    ] = DEFAULT_H,
+    draws: Annotated[
+        int, typer.Option("--draws", min=2, help="Random draws per estimator, H and task.", rich_help_panel=PANEL)
+    ] = DEFAULT_DRAWS,
+    tasks: Annotated[
+        int, typer.Option("--tasks", min=1, help="Training tasks to compare on.", rich_help_panel=PANEL)
+    ] = 1,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision", help="fp32, bf16 or both with a comma; the reference is always fp32.",
+            rich_help_panel="Machine",
+        ),
+    ] = "fp32",
+    batch_size: flags.BatchSizeFlag = None,
+    device: flags.DeviceFlag = None,
+    seed: flags.SeedFlag = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", "-o", help="Folder for table, plot and figures (default: gradients/<learner>...)."),
+    ] = None,
+    json: flags.JsonFlag = False,
+) -> None:
+    """Compare gradient estimators with the exact gradient of the same tasks: bias, noise, cosine, time, memory.
+
+    Example: `lite-bench gradients protonets --backbone conv4+gn --no-pretrained --image-size 28`
+    """
+    cases_asked = {"gradient": names_of(gradient), "h": numbers_of(h, "--h"), "precision": precisions_of(precision)}
+    given: dict[str, Any] = {
+        "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query), "data_dir": data_dir,
+        "backbone": backbone, "pretrained": pretrained, "weights": weights, "params": flags.learner_params(param),
+        "batch_size": batch_size, "device": device, "seed": seed,
+        "image_size": image_size or (None if checkpoint else 84),
+    }  # fmt: skip
+    settings, opened, assembly = _subject(learner, checkpoint, given)
+    content = study(settings, opened, assembly, cases_asked, draws, tasks)
+    folder = output_dir or Path("gradients") / file_name(f"{settings.learner}-{settings.backbone}-{opened.image_size}")
+    write(folder, content)
+    if json:
+        print_json(content)
+    else:
+        typer.echo(markdown(content))
+    say(f"Table, plot and figures: {folder}")
+
+
+def _subject(
+    learner: str | None, checkpoint: Path | None, given: dict[str, Any]
+) -> tuple[Settings, Suite, Assembly]:
+    """Build the learner to study, from settings or from a trained run."""
+    from lite_bench.harness.assembly import assemble
+    from lite_bench.harness.cli.evaluate import restored
+    from lite_bench.harness.cli.train import open_suite
+    from lite_bench.harness.settings import resolve
+    from lite_bench.harness.training import trainable
+
+    if checkpoint is None:
+        settings, suite = open_suite(resolve({**given, "learner": learner}, None))
+        assembly = assemble(settings, suite.image_size)
+    else:
+        settings, suite, assembly, _ = restored(learner, checkpoint, given)
+    trainable(assembly.module, settings.learner)
+    return settings, suite, assembly
+
+
+def study(
+    settings: Settings, suite: Suite, assembly: Assembly, asked: dict[str, Any], draws: int, n_tasks: int
+) -> dict[str, Any]:
+    """Run the comparison; gives values that JSON can hold."""
+    import torch
+
+    from lite_bench.harness.assembly import training_notes
+    from lite_bench.harness.measurement.gradients import Study, check_tasks_alike, make_cases
+
+    episodes = [suite.episode(suite.train_task(index, settings.seed)) for index in range(n_tasks)]
+    n_support, way = check_tasks_alike(episodes)
+    cases, notes = make_cases(asked["gradient"], asked["h"], n_support, way, asked["precision"])
+    notes = [*training_notes(assembly), *notes]
+    for note in notes:
+        say(note)
+    with Progressor("gradients") as progress:
+        studied = Study(
+            assembly, settings.query_batch, settings.batch_size, draws, settings.seed,
+            lambda done, total, what: progress.update("draws", done, total, what),
+        )  # fmt: skip
+        findings = studied.run(islice(episodes, n_tasks), cases, n_tasks)
+    cuda = assembly.device.type == "cuda"
+    return {
+        "learner": settings.learner,
+        "backbone": settings.backbone,
+        "image_size": suite.image_size,
+        "suite": suite.id,
+        "tasks": [str(each.task) for each in episodes],
+        "n_support": n_support,
+        "way": way,
+        "n_query": episodes[0].n_query,
+        "batch_size": settings.batch_size,
+        "device": torch.cuda.get_device_name(assembly.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "notes": notes,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """Write the comparison as a Markdown table with what its columns mean."""
+    lines = [
+        f"{content['learner']}, {content['backbone']}, {content['image_size']} px, {content['suite']}, "
+        f"{content['way']}-way, N = {content['n_support']}, M = {content['n_query']}, {len(content['tasks'])} tasks, "
+        f"{content['device']}, torch {content['torch']}",
+        "",
+        "| estimator | H | part | bias | p | gain | direction | RMSE | cosine | ms | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for finding in content["findings"]:
+        lines += [f"| {' | '.join(row)} |" for row in rows_of(finding)]
+    lines += ["", LEGEND.format(draws=max(f["draws"] for f in content["findings"]))]
+    return "\n".join(lines)
+
+
+LEGEND = """\
+All relative to the size of the exact gradient of the same tasks. bias: distance of the mean over {draws} draws per task, corrected \
+for their noise, ± its Monte-Carlo error; p: the chance of so large a bias if there were none (sign flips of blocks of draws); \
+gain: length of the mean along the exact gradient; direction: cosine of their angle; RMSE: root mean squared distance of one draw; ms: one task; peak: memory of tensors."""
+
+
+def rows_of(finding: dict[str, Any]) -> list[list[str]]:
+    """Lay a finding out in one row per part."""
+    case = finding["case"]
+    name = case["estimator"] + ("" if case["precision"] == "fp32" else f" ({case['precision']})")
+    rows = []
+    for part, found in finding["parts"].items():
+        error = "" if found["bias_error"] is None else f" ± {found['bias_error']:.2g}"
+        p = "–" if found["p_value"] is None else f"{found['p_value']:.2g}"
+        figures = [f"{found['bias']:.2g}{error}", p, f"{found['gain']:.3f}"]
+        figures += [f"{found['direction']:.3f}", f"{found['rmse']:.3g}"]
+        cost = [f"{1000 * finding['seconds']:.0f}", f"{finding['peak_bytes'] / 1e6:.0f}"] if not rows else ["", ""]
+        rows.append([name, "–" if case["h"] is None else str(case["h"]), part, *figures, f"{found['cosine']:.3f}", *cost])
+    return rows
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Write table, figures and plot into ``folder``."""
+    from lite_bench.harness.measurement.plots import plot_gradients
+
+    write_atomically(folder / "gradients.md", markdown(content) + "\n")
+    write_atomically(folder / "gradients.json", json_module.dumps(content, indent=1) + "\n")
+    plot_gradients(content, folder / "gradients.png")

@@ -1,0 +1,1 @@
+"""What gradients, training tasks and memory budgets are measured with."""
