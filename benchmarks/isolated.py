@@ -1,82 +1,52 @@
-"""Measure one case in processes of its own: wall time, and peak memory above what was there before.
-
-Time is taken with freed memory kept, as `lite-bench` keeps it; memory in a second process that returns it at once, so
-that the peak counts what is in use and not what the allocator holds in reserve.
-"""
+"""Measure every case in a process of its own, so that no case warms or fragments memory for another."""
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lite_bench.harness.memory import M_MMAP_MAX, keep_freed_memory
+from lite_bench.harness.measurement.peak import measure_peak
+from lite_bench.harness.measurement.stopwatch import clock
+from lite_bench.harness.memory import keep_freed_memory
 
-M_MMAP_THRESHOLD = -3
 THREADS = 2
 
 
-def memory_bytes(field: str) -> int:
-    """Read ``VmRSS``, the resident memory of this process, or ``VmHWM``, its peak since the last `forget_peak`."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
-
-
-def return_freed_memory() -> None:
-    """Have the C library return every large block as soon as it is freed."""
-    library = ctypes.CDLL(None)
-    library.mallopt(M_MMAP_MAX, 1 << 30)
-    library.mallopt(M_MMAP_THRESHOLD, 1 << 20)
-
-
-def forget_peak() -> None:
-    """Give free memory back to the system and start the peak anew from what is in use."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
 def measure(prepare: Callable[..., Callable[[], Any]], case: dict[str, Any]) -> dict[str, Any]:
-    """Run the callable that ``prepare(**case)`` returns once, for its time or (``case["figure"]``) its peak memory."""
-    figure = case.pop("figure")
+    """Run the callable that ``prepare(**case)`` returns, for its time and for its peak memory (`measure_peak`).
+
+    On a GPU a first run loads kernels; on a CPU the first is timed, with freed memory kept as `lite-bench` keeps it.
+    """
     torch.set_num_threads(THREADS)
+    keep_freed_memory()
+    device = torch.device(case["device"])
     work = prepare(**case)
-    if figure == "seconds":
-        keep_freed_memory()
-        start = time.perf_counter()
+    if device.type == "cuda":
         work()
-        return {"seconds": time.perf_counter() - start}
-    return_freed_memory()
-    forget_peak()
-    before = memory_bytes("VmRSS")
+    start = clock(device)
     work()
-    return {"peak_gb": (memory_bytes("VmHWM") - before) / 1e9}
+    seconds = clock(device) - start
+    return {"seconds": seconds, "peak_gb": measure_peak(work, device).tensors / 1e9}
 
 
 def run_cases(script: str, cases: Sequence[dict[str, Any]], limit_seconds: float = 3600) -> list[dict[str, Any]]:
-    """Measure every case of ``script`` (see `main`), each figure in a fresh process, one after the other."""
+    """Measure every case of ``script`` (see `main`) in a fresh process, one after the other."""
     results = []
     for case in cases:
-        result = dict(case)
-        for figure in ("seconds", "peak_gb"):
-            command = [sys.executable, script, "--case", json.dumps({**case, "figure": figure})]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                result = {**case, "failed": f"exit {done.returncode}: {reason}"}
-                break
-            result |= json.loads(done.stdout.splitlines()[-1])
-        results.append(result)
-        print(json.dumps(result), file=sys.stderr, flush=True)
+        command = [sys.executable, script, "--case", json.dumps(case)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+            raise SystemExit(f"{case} ended with exit {done.returncode}: {reason}")
+        results.append({**case, **json.loads(done.stdout.splitlines()[-1])})
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     return results
 
 

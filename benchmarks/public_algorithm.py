@@ -66,7 +66,7 @@ def class_statistics(features: Tensor, labels: Tensor, way: int) -> tuple[Tensor
     for label in range(way):
         own = features[labels == label]
         share = len(own) / (len(own) + 1)
-        matrix = share * covariance(own) + (1 - share) * task + torch.eye(features.shape[1])
+        matrix = share * covariance(own) + (1 - share) * task + torch.eye(features.shape[1], device=features.device)
         means.append(own.mean(0))
         precisions.append(torch.inverse(matrix))
     return torch.stack(means), torch.stack(precisions)

@@ -49,6 +49,7 @@ def assemble(settings: Settings, image_size: int, *, weights_follow: bool = Fals
         weights_follow: a checkpoint will be loaded, so no pretrained weights are needed.
     """
     keep_freed_memory()
+    use_precision(settings.precision)
     device = choose_device(settings.device)
     estimator = build_estimator(settings)
     learner, module = build_learner(settings, image_size, weights_follow=weights_follow)
@@ -219,13 +220,19 @@ def limit_memory(device: torch.device, budget: int) -> None:
     CUDA's own context is beside this count. A CPU has no such limit: there a budget only chooses batch sizes.
     """
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
+
+
+def use_precision(precision: str) -> None:
+    """Let convolutions round to TF32 only where that was asked for; torch allows it unless told otherwise."""
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     """Give the context in which networks run."""
-    if precision == "fp32":
+    if precision != "bf16":
         return nullcontext
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lite_bench.harness.assembly import build_backbone
-from lite_bench.harness.core import Encode, Learner, Support
+from lite_bench.harness.core import Encode, Episode, Learner, QueryBatch, Support, Task
 from lite_bench.harness.errors import PluginError
 from lite_bench.harness.registry import ESTIMATORS
-from lite_bench.harness.step import map_tensors
+from lite_bench.harness.settings import DEFAULT_GRADIENT
+from lite_bench.harness.step import accumulate_task_gradient, map_tensors
 
 SMALL_BACKBONE = "conv4"
 TOLERANCE = 1e-3
@@ -27,7 +28,7 @@ def check_learner(learner: Any, image_size: int = 32) -> None:
     It must be a module whose `adapt` returns a dataclass of tensors and changes nothing, whose logits are finite and
     of shape [M, C] for 2 to 50 classes and for one shot, move with a relabelling of the classes, depend neither on the
     order of the support set nor on its chunks nor on the other queries of a batch, and, if it has parameters to train,
-    carry a gradient to them.
+    carry a gradient to them: the same one whether the support set is run once or parts of it again.
 
     Args:
         learner: the learner on the CPU, or its class, which is then built on a small backbone.
@@ -49,6 +50,7 @@ def check_learner(learner: Any, image_size: int = 32) -> None:
             _check_purity(learner, image_size)
             _check_symmetries(learner, image_size)
         _check_gradients(learner, image_size)
+        _check_estimators(learner, image_size)
     finally:
         learner.train(was_training)
 
@@ -155,6 +157,32 @@ def _check_gradients(learner: Any, side: int) -> None:
     parameters = [p for p in learner.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else ()
     _require(any(_nonzero(gradients)), "has parameters to train but the loss carries no gradient to them", learner)
+
+
+def _check_estimators(learner: Any, side: int) -> None:
+    """Compare gradients that run support images again with the plain one; with H = N nothing is left to chance."""
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    if not parameters:
+        return
+    support, queries = _task(3, 3, side)
+    batch = QueryBatch(queries, torch.arange(QUERIES) % 3)
+    episode = Episode(Task("check@1", "noise", "train", 0), support, (batch,), QUERIES)
+
+    def gradient(name: str, chunk: int) -> Tensor:
+        learner.zero_grad(set_to_none=True)
+        estimator = ESTIMATORS.load(name)(len(support.labels), chunk)
+        accumulate_task_gradient(learner, episode, estimator, QUERIES, torch.Generator().manual_seed(0))
+        return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+
+    expected = gradient("full", 100)
+    for name in ("exact", DEFAULT_GRADIENT):
+        found = gradient(name, 4)
+        _require(
+            bool((found - expected).norm() <= TOLERANCE * expected.norm()),
+            f"has another gradient with --gradient {name} than with full; a network handed to `encode` must compute "
+            "the same when it is run again (does it use a variable that has moved on since?)", learner,
+        )  # fmt: skip
+    learner.zero_grad(set_to_none=True)
 
 
 def _nonzero(gradients: tuple[Tensor | None, ...]) -> Iterator[bool]:

@@ -212,8 +212,8 @@ class Estimator(Protocol):
     """How the gradient through the support set is obtained.
 
     An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one. Optional attributes:
-    ``uses_h = False`` says that H plays no part in it, ``bounded_memory = False`` that its memory grows with the support
-    set, ``covers_classes = True`` that it takes at least one image of every class even where H is smaller.
+    ``uses_h = False`` says that H plays no part in it, ``bounded_memory = False`` that its memory grows with the
+    support set, ``covers_classes = True`` that it takes at least one image of every class even where H is smaller.
 
     Attributes:
         name: its entry-point name.

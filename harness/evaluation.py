@@ -141,7 +141,8 @@ class Evaluation:
                     "--image-size or backbone, or --precision bf16."
                 ) from problem
             self.note(
-                f"Memory ran out on {episode.task} with {sizes}; going on with {sizes.halved()}, which changes no result."
+                f"Memory ran out on {episode.task} with {sizes}; going on with {sizes.halved()}, which changes "
+                "no result."
             )
             sizes = sizes.halved()
 

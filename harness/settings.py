@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lite_bench.harness.errors import UnknownNameError, UsageError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 DEFAULT_BACKBONE = "efficientnet_b0"
 DEFAULT_GRADIENT = "lite-importance"
 DEFAULT_LR = 1e-3
@@ -47,7 +47,8 @@ class Settings(BaseModel):
         validate_every: training tasks between validations; 0 never validates.
         validation_tasks: validation tasks per source.
         checkpoint_seconds: least time between two checkpoints.
-        precision: ``fp32``, or ``bf16`` for the networks with heads and statistics in float32.
+        precision: of the networks: ``fp32``, ``tf32`` (convolutions of a GPU round their inputs to 10 bits) or
+            ``bf16``; heads and statistics are in float32 always.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         workers: episodes prepared ahead, in as many threads.
         seed: seed of initialisation, task order and gradient estimates.
@@ -97,7 +98,8 @@ class Settings(BaseModel):
         """
         if self.lite_h == "auto":
             raise UsageError(
-                "--lite-h auto is settled by measuring against a budget; give --memory-budget, such as 16GB, or a number."
+                "--lite-h auto is settled by measuring against a budget; give --memory-budget, such as 16GB, or a "
+                "number."
             )
         return self.lite_h
 

@@ -81,8 +81,8 @@ def draw_stratified(labels: Int[Tensor, " N"], way: int, h: int, generator: torc
 def allocate(counts: list[int], h: int, order: list[int]) -> list[int]:
     """Share min(h, sum of counts) rows among classes, each at least one and at most its count.
 
-    Minimises sum_c k_c^2 / h_c, the variance of a sum whose spread is the same within every class, exactly: the next row
-    always goes where it lowers this sum most.
+    Minimises sum_c k_c^2 / h_c, the variance of a sum whose spread is the same within every class, exactly: the next
+    row always goes where it lowers this sum most.
 
     Args:
         counts: k_c, each at least 1.
@@ -104,9 +104,7 @@ def class_by_class(labels: Int[Tensor, " N"], way: int, generator: torch.Generat
     return shuffled[torch.argsort(rank[labels[shuffled]], stable=True)]
 
 
-def draw_systematic(
-    sizes: Float[Tensor, " N"], h: int, order: Int[Tensor, " N"], generator: torch.Generator
-) -> Rows:
+def draw_systematic(sizes: Float[Tensor, " N"], h: int, order: Int[Tensor, " N"], generator: torch.Generator) -> Rows:
     """Draw about h rows with probabilities proportional to their sizes, as evenly along ``order`` as can be.
 
     Row n is drawn with probability p_n = min(1, h size_n / scale), the scale such that the p_n sum to h; its factor is

@@ -196,7 +196,7 @@ class ImportanceEncode:
         before = random_state(images.device)
         with torch.no_grad():
             features = encode_in_chunks(network, images, self.chunk)
-        if not torch.equal(before, random_state(images.device)):
+        if not all(map(torch.equal, before, random_state(images.device))):
             restore_random_state(images.device, before)
             self.on_randomness()
             return self._ahead(network, images)
@@ -239,14 +239,14 @@ def autocast_as_now(device: str) -> Callable[[], torch.autocast]:
     return lambda: torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
-def random_state(device: torch.device) -> Tensor:
-    """Give the state of the global random generator that networks on ``device`` draw from."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+def random_state(device: torch.device) -> list[Tensor]:
+    """Give the states of the global random generators that networks on ``device`` may draw from."""
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
 
 
-def restore_random_state(device: torch.device, state: Tensor) -> None:
-    """Set the global random generator of ``device`` to a state from `random_state`."""
-    if device.type == "cuda":
+def restore_random_state(device: torch.device, states: list[Tensor]) -> None:
+    """Set the global random generators to states from `random_state`."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
         torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

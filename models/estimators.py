@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,12 +34,12 @@ class TaskDraw:
 class _Estimator:
     h: int
     chunk: int
-    per_image: ClassVar[bool] = True
-    uses_h: ClassVar[bool] = True
-    bounded_memory: ClassVar[bool] = True
-    covers_classes: ClassVar[bool] = False
-    redraws: ClassVar[bool] = False
-    sums_batches: ClassVar[bool] = False
+    per_image = True
+    uses_h = True
+    bounded_memory = True
+    covers_classes = False
+    redraws = False
+    sums_batches = False
 
     def update_scale(self, n_support: int) -> float:
         """Give the factor on the whole task gradient: 1."""
@@ -105,7 +104,7 @@ class LiteImportance(_Estimator):
     `ImportanceEncode`.
     """
 
-    name: ClassVar[str] = "lite-importance"
+    name = "lite-importance"
     draws_ahead: bool = field(default=False, init=False)
 
     def begin(self, support: Support, generator: torch.Generator) -> Draw:

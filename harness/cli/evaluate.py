@@ -204,9 +204,7 @@ def _existing(
     return run, _evaluation(assembly, settings, file_sha256(path)), suite
 
 
-def restored(
-    learner: str | None, checkpoint: Path, given: dict[str, Any]
-) -> tuple[Settings, Suite, Assembly, Path]:
+def restored(learner: str | None, checkpoint: Path, given: dict[str, Any]) -> tuple[Settings, Suite, Assembly, Path]:
     """Rebuild a trained learner from a run folder or one of its checkpoints; gives the checkpoint's path too.
 
     Raises:

@@ -70,7 +70,10 @@ QueryBatchSizeFlag = Annotated[
     ),
 ]
 PrecisionFlag = Annotated[
-    str | None, typer.Option("--precision", help="fp32, or bf16 inside networks.", rich_help_panel="Machine")
+    str | None,
+    typer.Option(
+        "--precision", help="fp32, tf32 or bf16 inside networks; heads are always fp32.", rich_help_panel="Machine"
+    ),
 ]
 DeviceFlag = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")

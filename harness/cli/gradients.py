@@ -33,8 +33,9 @@ def gradients(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="A trained run or checkpoint to take the weights from.",
-                     rich_help_panel="Model"),
+        typer.Option(
+            "--checkpoint", help="A trained run or checkpoint to take the weights from.", rich_help_panel="Model"
+        ),
     ] = None,
     suite: flags.SuiteFlag = None,
     suite_option: flags.SuiteOptionFlag = None,
@@ -62,7 +63,8 @@ def gradients(
     precision: Annotated[
         str,
         typer.Option(
-            "--precision", help="fp32, bf16 or both with a comma; the reference is always fp32.",
+            "--precision",
+            help="fp32, tf32, bf16 or several with commas; the reference is always fp32.",
             rich_help_panel="Machine",
         ),
     ] = "fp32",
@@ -71,7 +73,9 @@ def gradients(
     seed: flags.SeedFlag = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output-dir", "-o", help="Folder for table, plot and figures (default: gradients/<learner>...)."),
+        typer.Option(
+            "--output-dir", "-o", help="Folder for table, plot and figures (default: gradients/<learner>...)."
+        ),
     ] = None,
     json: flags.JsonFlag = False,
 ) -> None:
@@ -97,9 +101,7 @@ def gradients(
     say(f"Table, plot and figures: {folder}")
 
 
-def _subject(
-    learner: str | None, checkpoint: Path | None, given: dict[str, Any]
-) -> tuple[Settings, Suite, Assembly]:
+def _subject(learner: str | None, checkpoint: Path | None, given: dict[str, Any]) -> tuple[Settings, Suite, Assembly]:
     """Build the learner to study, from settings or from a trained run."""
     from lite_bench.harness.assembly import assemble
     from lite_bench.harness.cli.evaluate import restored
@@ -157,10 +159,11 @@ def study(
 
 def markdown(content: dict[str, Any]) -> str:
     """Write the comparison as a Markdown table with what its columns mean."""
+    what = [content["learner"], content["backbone"], f"{content['image_size']} px", content["suite"]]
+    what += [f"{content['way']}-way", f"N = {content['n_support']}", f"M = {content['n_query']}"]
+    what += [f"tasks: {len(content['tasks'])}", content["device"], f"torch {content['torch']}"]
     lines = [
-        f"{content['learner']}, {content['backbone']}, {content['image_size']} px, {content['suite']}, "
-        f"{content['way']}-way, N = {content['n_support']}, M = {content['n_query']}, {len(content['tasks'])} tasks, "
-        f"{content['device']}, torch {content['torch']}",
+        ", ".join(what),
         "",
         "| estimator | H | part | bias | p | gain | direction | RMSE | cosine | ms | peak MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -172,23 +175,26 @@ def markdown(content: dict[str, Any]) -> str:
 
 
 LEGEND = """\
-All relative to the size of the exact gradient of the same tasks. bias: distance of the mean over {draws} draws per task, corrected \
-for their noise, ± its Monte-Carlo error; p: the chance of so large a bias if there were none (sign flips of blocks of draws); \
-gain: length of the mean along the exact gradient; direction: cosine of their angle; RMSE: root mean squared distance of one draw; ms: one task; peak: memory of tensors."""
+All relative to the size of the exact gradient of the same tasks. bias: distance of the mean over {draws} draws per \
+task, corrected for their noise, ± its Monte-Carlo error; p: the chance of so large a bias if there were none (sign \
+flips of blocks of draws); gain: length of the mean along the exact gradient; direction: cosine of their angle; RMSE: \
+root mean squared distance of one draw; ms: one task; peak: memory of tensors."""
 
 
 def rows_of(finding: dict[str, Any]) -> list[list[str]]:
     """Lay a finding out in one row per part."""
     case = finding["case"]
     name = case["estimator"] + ("" if case["precision"] == "fp32" else f" ({case['precision']})")
-    rows = []
+    rows: list[list[str]] = []
     for part, found in finding["parts"].items():
         error = "" if found["bias_error"] is None else f" ± {found['bias_error']:.2g}"
         p = "–" if found["p_value"] is None else f"{found['p_value']:.2g}"
         figures = [f"{found['bias']:.2g}{error}", p, f"{found['gain']:.3f}"]
         figures += [f"{found['direction']:.3f}", f"{found['rmse']:.3g}"]
         cost = [f"{1000 * finding['seconds']:.0f}", f"{finding['peak_bytes'] / 1e6:.0f}"] if not rows else ["", ""]
-        rows.append([name, "–" if case["h"] is None else str(case["h"]), part, *figures, f"{found['cosine']:.3f}", *cost])
+        rows.append(
+            [name, "–" if case["h"] is None else str(case["h"]), part, *figures, f"{found['cosine']:.3f}", *cost]
+        )
     return rows
 
 

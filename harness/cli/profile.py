@@ -16,7 +16,7 @@ from lite_bench.harness.files import write_atomically
 from lite_bench.harness.records import file_name
 
 if TYPE_CHECKING:
-    from lite_bench.harness.measurement.profiling import Profile, Work
+    from lite_bench.harness.measurement.profiling import Work
     from lite_bench.harness.settings import Settings
 
 PANEL = "Measurement"
@@ -31,9 +31,7 @@ def profile(
     support: Annotated[
         str, typer.Option("--support", help="Support images per task, with commas.", rich_help_panel=PANEL)
     ] = "100,200,500,1000",
-    queries: Annotated[
-        int, typer.Option("--queries", min=1, help="Queries per task.", rich_help_panel=PANEL)
-    ] = 100,
+    queries: Annotated[int, typer.Option("--queries", min=1, help="Queries per task.", rich_help_panel=PANEL)] = 100,
     way: Annotated[int, typer.Option("--way", min=2, help="Classes per task.", rich_help_panel=PANEL)] = 10,
     gradient: Annotated[
         str, typer.Option("--gradient", help="Estimators, with commas.", rich_help_panel=PANEL)
@@ -136,20 +134,24 @@ def describe(work: Work) -> str:
     return f"{work.estimator}{'' if work.h is None else f' H={work.h}'} N={work.n_support}"
 
 
+COLUMNS = ["gradient", "H", "N", "seconds", "images/s", "support forward", "query", "support gradient", "optimizer"]
+COLUMNS += ["floor", "seconds / floor", "peak GB"]
+
+
 def markdown(content: dict[str, Any]) -> str:
     """Write the profile as a Markdown table with what its columns mean."""
     costs = content["macs_per_image"]
+    what = [content["learner"], content["backbone"], f"{content['image_size']} px", f"{content['way']}-way"]
+    what += [f"M = {content['n_query']}", f"batches of {content['batch_size']} support images"]
+    what += [f"and {content['query_batch_size']} queries", content["precision"], content["device"]]
+    per_image = ", ".join(f"{name.replace('_', ' ')} {macs / 1e9:.3g}" for name, macs in costs.items())
     lines = [
-        f"{content['learner']}, {content['backbone']}, {content['image_size']} px, {content['way']}-way, M = "
-        f"{content['n_query']}, batches of {content['batch_size']} support images and {content['query_batch_size']} "
-        f"queries, {content['precision']}, {content['device']}, torch {content['torch']}",
+        f"{', '.join(what)}, torch {content['torch']}",
         "",
-        f"Per image: support forward {costs['support_forward'] / 1e9:.3g} GMACs, support backward "
-        f"{costs['support_backward'] / 1e9:.3g}, query {costs['query'] / 1e9:.3g}.",
+        f"GMACs per image: {per_image}.",
         "",
-        "| gradient | H | N | seconds | images/s | support forward | query | support gradient | optimizer | floor | "
-        "seconds / floor | peak GB |",
-        f"|{'---|' * 12}",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
     ]
     lines += [f"| {' | '.join(row_of(each, content['n_query']))} |" for each in content["profiles"]]
     return "\n".join([*lines, "", LEGEND])
@@ -157,8 +159,8 @@ def markdown(content: dict[str, Any]) -> str:
 
 LEGEND = """\
 Seconds of one training task, synchronised. images/s: support images and queries. floor: forward of N support images, \
-backward of H, forward and backward of the queries, at the rate of the plain forward of the support set. peak: memory of \
-tensors above model, optimizer and images."""
+backward of H, forward and backward of the queries, at the rate of the plain forward of the support set. peak: memory \
+of tensors above model, optimizer and images."""
 
 
 def row_of(found: dict[str, Any], n_query: int) -> list[str]:

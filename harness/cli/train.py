@@ -109,10 +109,11 @@ def train(
     given: dict[str, Any] = {
         "learner": learner, "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query),
         "data_dir": data_dir, "backbone": backbone, "pretrained": pretrained, "weights": weights,
-        "image_size": image_size, "params": flags.learner_params(param), "gradient": gradient, "lite_h": number_or_auto(lite_h),
-        "tasks": tasks, "tasks_per_step": tasks_per_step, "lr": lr, "lr_halve_every": lr_halve_every,
-        "validate_every": validate_every, "validation_tasks": validation_tasks, "batch_size": batch_size,
-        "query_batch_size": query_batch_size, "memory_budget": memory_budget, "precision": precision, "device": device, "workers": workers, "seed": seed,
+        "image_size": image_size, "params": flags.learner_params(param), "gradient": gradient,
+        "lite_h": number_or_auto(lite_h), "tasks": tasks, "tasks_per_step": tasks_per_step, "lr": lr,
+        "lr_halve_every": lr_halve_every, "validate_every": validate_every, "validation_tasks": validation_tasks,
+        "batch_size": batch_size, "query_batch_size": query_batch_size, "memory_budget": memory_budget,
+        "precision": precision, "device": device, "workers": workers, "seed": seed,
     }  # fmt: skip
     if resume is not None:
         given |= {"limit": limit, "run_name": run_name, "config": config}
@@ -182,13 +183,15 @@ def fit_to_budget(settings: Settings, suite: Suite) -> tuple[Settings, Assembly,
     from dataclasses import replace
 
     from lite_bench.harness.assembly import build_estimator, limit_memory
+    from lite_bench.harness.loading import EpisodeStream
     from lite_bench.harness.measurement.planning import choose_sizes
 
     start = settings.changed(lite_h=1) if settings.lite_h == "auto" else settings
     assembly = assemble_for_training(start, suite)
     tasks = [suite.train_task(index, settings.seed) for index in range(LOOKED_AT)]
     say(f"Measuring what fits into {settings.memory_budget} (the largest of the first {LOOKED_AT} training tasks):")
-    plan = choose_sizes(settings, assembly, map(suite.episode, tasks), lambda text: say(f"  {text}"))
+    episodes = EpisodeStream(suite, tasks, settings.workers)
+    plan = choose_sizes(settings, assembly, episodes, lambda text: say(f"  {text}"))
     say(str(plan))
     chosen = settings.changed(batch_size=plan.sizes.chunk, query_batch_size=plan.sizes.query, lite_h=plan.h)
     limit_memory(assembly.device, plan.budget)

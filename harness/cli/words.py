@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lite_bench.harness.errors import UsageError
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def split(text: str) -> list[str]:
@@ -48,5 +48,5 @@ def precisions_of(text: str) -> list[str]:
     """
     words = split(text)
     if not words or any(word not in PRECISIONS for word in words):
-        raise UsageError(f"--precision {text!r} is not usable: give fp32, bf16 or fp32,bf16.")
+        raise UsageError(f"--precision {text!r} is not usable: give fp32, tf32, bf16 or several with commas.")
     return words

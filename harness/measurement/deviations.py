@@ -17,6 +17,8 @@ from torch import Tensor
 
 BLOCKS = 16
 FLIPS = 20_000
+ROUNDING = 1e-5
+"""Relative distances below this are rounding (in float32), which no test should take for a bias."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Deviation:
     Attributes:
         bias: |E ĝ - g| / |g|, corrected for the noise of the draws; 0 where the correction exceeds it.
         bias_error: Monte-Carlo standard error of ``bias``; None for a single draw.
-        p_value: chance of so large a bias under "no bias"; None with too few blocks to tell.
+        p_value: chance of so large a bias under "no bias"; None with too few blocks to tell, or where all is rounding.
         gain: <E ĝ, g> / |g|^2: 1 for an unbiased estimator, below 1 where the gradient is shrunk.
         direction: cosine of the angle between E ĝ and g: 1 for an unbiased estimator, and for one off by a factor.
         rmse: sqrt(E |ĝ - g|^2) / |g|.
@@ -75,14 +77,15 @@ class Tally:
         squared = squared_bias(self.gram)
         bias = math.sqrt(max(0.0, squared))
         error = None if len(self.gram) < 2 else relative(bias_error(self.gram, bias), norm)
+        rmse = relative(math.sqrt(self.squared_error), norm)
         gain = relative(sum(self.products), self.squared_norm)
         return Deviation(
             bias=relative(bias, norm),
             bias_error=error,
-            p_value=sign_flip_p_value(self.gram),
+            p_value=sign_flip_p_value(self.gram) if rmse > ROUNDING else None,
             gain=gain,
             direction=direction(gain, relative(bias, norm)),
-            rmse=relative(math.sqrt(self.squared_error), norm),
+            rmse=rmse,
             rmse_per_element=math.sqrt(self.squared_error / max(1, self.elements)),
             cosine=sum(self.cosines) / len(self.cosines),
         )
@@ -154,13 +157,18 @@ def squared_bias(gram: Tensor) -> float:
 
 
 def bias_error(gram: Tensor, bias: float) -> float:
-    """Give the standard error of the bias, by leaving out one block at a time (the jackknife)."""
+    """Give the standard error of the bias.
+
+    That of the squared bias is the larger of two estimates: by leaving out one block at a time (the jackknife), and
+    that of blocks without any bias, whose products have the mean square that is seen.
+    """
     n = len(gram)
-    if n == 2:
-        return math.sqrt(abs(float(gram[0, 1])))
     others = [[b for b in range(n) if b != a] for a in range(n)]
     values = torch.tensor([squared_bias(gram[kept][:, kept]) for kept in others], dtype=torch.float64)
-    spread = math.sqrt((n - 1) / n * float((values - values.mean()).square().sum()))
+    jackknife = math.sqrt((n - 1) / n * float((values - values.mean()).square().sum())) if n > 2 else 0.0
+    products = gram - torch.diag(gram.diagonal())
+    unbiased = math.sqrt(2 * float(products.square().sum())) / (n * (n - 1))
+    spread = max(jackknife, unbiased)
     return min(math.sqrt(spread), spread / (2 * bias)) if bias else math.sqrt(spread)
 
 

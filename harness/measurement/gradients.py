@@ -9,18 +9,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from lite_bench.harness.assembly import Assembly, check_estimator_fits, precision_context, seeded
+from lite_bench.harness.assembly import Assembly, check_estimator_fits, precision_context, seeded, use_precision
 from lite_bench.harness.buffers import kept_buffers
 from lite_bench.harness.core import Episode, Estimator, stable_key
-from lite_bench.harness.errors import IncompatibleError, UsageError
-from lite_bench.harness.measurement.deviations import BLOCKS, Deviation, TaskTally, Tally
+from lite_bench.harness.errors import IncompatibleError, RunError, UsageError
+from lite_bench.harness.measurement.deviations import BLOCKS, Deviation, Tally, TaskTally
 from lite_bench.harness.measurement.parts import trainable_parts
 from lite_bench.harness.measurement.peak import measure_peak
 from lite_bench.harness.measurement.stopwatch import clock
+from lite_bench.harness.memory import is_out_of_memory
 from lite_bench.harness.registry import ESTIMATORS
 from lite_bench.harness.step import accumulate_task_gradient
 
@@ -35,7 +37,7 @@ class Case:
     Attributes:
         estimator: its entry-point name.
         h: support images that carry a gradient; None where H plays no part.
-        precision: ``fp32`` or ``bf16`` networks.
+        precision: of the networks, ``fp32``, ``tf32`` or ``bf16``.
     """
 
     estimator: str
@@ -101,7 +103,19 @@ class Study:
 
         Raises:
             IncompatibleError: the learner's normalisation makes the reference or a case mean something else.
+            RunError: memory ran out.
         """
+        try:
+            return self._run(episodes, cases, n_tasks)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"Memory ran out with --batch-size {self.chunk}; lower it (it changes no gradient), leave `full` and "
+                "`subsample` out of --gradient, or lower --h."
+            ) from error
+
+    def _run(self, episodes: Iterable[Episode], cases: Sequence[Case], n_tasks: int) -> list[Finding]:
         module = self.assembly.module.train()
         progress = [_Progress(self._estimator(case)) for case in cases]
         reference = self._estimator(Case(REFERENCE, None))
@@ -131,6 +145,7 @@ class Study:
         module = self.assembly.module
         module.zero_grad(set_to_none=True)
         generator = torch.Generator().manual_seed(stable_key("draw", self.seed, episode.task, describe(case), draw))
+        use_precision(case.precision)
         precision = precision_context(case.precision, self.assembly.device)
         with seeded("task", self.seed, episode.task), kept_buffers(module):
             accumulate_task_gradient(
@@ -150,7 +165,9 @@ class Study:
         for part, tally in tallies.items():
             seen.tallies.setdefault(part, Tally()).add(tally)
         if first:
-            work = lambda: self._gradient(episode, seen.estimator, case, 0)  # noqa: E731 - beside its only use
+            del gradients
+            self.assembly.module.zero_grad(set_to_none=True)
+            work = partial(self._gradient, episode, seen.estimator, case, 0)
             seen.peak_bytes = measure_peak(work, self.assembly.device).tensors
 
     def _finding(self, case: Case, seen: _Progress) -> Finding:
@@ -194,8 +211,8 @@ def make_cases(
     beyond = sorted(each for each in h if each > n_support)
     if beyond:
         notes.append(
-            f"--h {', '.join(map(str, beyond))}: tasks have {n_support} support images, so H = {n_support} is used, with "
-            "the scale 1: the whole gradient."
+            f"--h {', '.join(map(str, beyond))}: tasks have {n_support} support images, so H = {n_support} is used, "
+            "with the scale 1: the whole gradient."
         )
     if 0 in useful:
         notes.append(
@@ -225,7 +242,7 @@ def check_tasks_alike(episodes: Sequence[Episode]) -> tuple[int, int]:
     shapes = sorted({(len(each.support.labels), each.support.way) for each in episodes})
     if len(shapes) > 1:
         raise IncompatibleError(
-            f"The tasks differ in size (from {shapes[0][0]} to {shapes[-1][0]} support images), so one H means different "
-            "things in them; fix --way and --shot, or take --tasks 1."
+            f"The tasks differ in size (from {shapes[0][0]} to {shapes[-1][0]} support images), so one H means "
+            "different things in them; fix --way and --shot, or take --tasks 1."
         )
     return shapes[0]

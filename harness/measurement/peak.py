@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+
 @dataclass(frozen=True)
 class Peak:
     """Peak memory, in bytes.
@@ -48,7 +49,7 @@ def _on_cpu(work: Callable[[], object]) -> Peak:
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=False) as profiler:
         work()
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]  # set once the profiler has stopped
+    events = profiler.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     highest = max(itertools.accumulate((size for _, size in changes), initial=0))
     return Peak(highest, highest)

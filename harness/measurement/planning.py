@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -136,7 +136,8 @@ class _Search:
             best = self._grow([BatchSizes(size, size) for size in (1, 2)])
         if best is None:
             self._refuse()
-        queries = [*doubling(2 * best.sizes.query, self.episode.n_query)]
+        beyond = {*doubling(2 * best.sizes.query, self.episode.n_query), self.episode.n_query}
+        queries = sorted(size for size in beyond if size > best.sizes.query)
         smaller = [size for size in (best.sizes.query // 2,) if size >= 1]
         for candidates in (queries, smaller):
             best = self._grow([replace(best.sizes, query=size) for size in candidates], best) or best
@@ -191,6 +192,7 @@ class _Search:
 
         if device.type == "cuda":
             task()  # the first task of a size also loads kernels
+        module.zero_grad(set_to_none=True)
         peak = measure_peak(task, device)
         module.zero_grad(set_to_none=True)
         return seconds, self.base + (peak.reserved if device.type == "cuda" else peak.tensors)
@@ -203,13 +205,13 @@ class _Search:
         images = self.episode.support.images.numel() + self.episode.n_query * self.episode.support.images[0].numel()
         return adam + resident_bytes() + (self.settings.workers + 1) * images
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
         needed = [trial.bytes for trial in self.trials if trial.bytes is not None]
         text = f"at least {min(needed) / HEADROOM / 1e9:.2g} GB" if needed else "more memory than there is"
         raise UsageError(
-            f"--memory-budget {self.settings.memory_budget} is too little: with batches of one image a task of {self.n} "
-            f"support images needs {text} with --gradient {self.settings.gradient}; raise it, use --gradient exact or a "
-            "lower --lite-h, or a smaller --image-size or backbone."
+            f"--memory-budget {self.settings.memory_budget} is too little: with batches of one image a task of "
+            f"{self.n} support images needs {text} with --gradient {self.settings.gradient}; raise it, use --gradient "
+            "exact or a lower --lite-h, or a smaller --image-size or backbone."
         )
 
 

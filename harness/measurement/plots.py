@@ -41,7 +41,9 @@ def plot_gradients(content: dict[str, Any], path: Path) -> None:
     for point in content["findings"]:
         if point["case"]["estimator"] == "exact" and point["case"]["precision"] == "fp32":
             last.axvline(point["seconds"], color="black", linestyle=":", linewidth=1)
-            last.annotate("exact", (point["seconds"], 0.02), xycoords=("data", "axes fraction"), fontsize=8, rotation=90)
+            last.annotate(
+                "exact", (point["seconds"], 0.02), xycoords=("data", "axes fraction"), fontsize=8, rotation=90
+            )
     label(last, f"{parts[0]}, by time", "seconds per task", "")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8)
@@ -83,8 +85,8 @@ def plot_profile(content: dict[str, Any], path: Path) -> None:
     if lines:
         last.legend(fontsize=7)
     figure.suptitle(
-        f"{content['learner']}, {content['backbone']}, {content['image_size']} px, M = {content['n_query']}, batches of "
-        f"{content['batch_size']} and {content['query_batch_size']}, {content['precision']}, {content['device']}",
+        f"{content['learner']}, {content['backbone']}, {content['image_size']} px, M = {content['n_query']}, batches "
+        f"of {content['batch_size']} and {content['query_batch_size']}, {content['precision']}, {content['device']}",
         fontsize=10,
     )
     save(figure, path)
@@ -100,7 +102,12 @@ def _bars(axes: Axes, name: str, profiles: list[dict[str, Any]]) -> None:
         bottoms = [low + high for low, high in zip(bottoms, heights, strict=True)]
     for place, each in zip(places, profiles, strict=True):
         axes.hlines(
-            each["floor_seconds"], place - 0.4, place + 0.4, color="black", linestyle=":", label="" if place else "floor"
+            each["floor_seconds"],
+            place - 0.4,
+            place + 0.4,
+            color="black",
+            linestyle=":",
+            label="" if place else "floor",
         )
     axes.set_title(name, fontsize=9)
     axes.set_xticks(places, [str(each["work"]["n_support"]) for each in profiles])

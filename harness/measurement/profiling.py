@@ -7,6 +7,7 @@ beyond it is overhead: recomputation, heads, small batches, waiting.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lite_bench.harness.assembly import Assembly, precision_context
 from lite_bench.harness.buffers import kept_buffers
 from lite_bench.harness.core import Episode, Estimator, QueryBatch, Support, Task
-from lite_bench.harness.measurement.peak import measure_peak
+from lite_bench.harness.measurement.peak import Peak, measure_peak
 from lite_bench.harness.measurement.stopwatch import Stopwatch, clock
 from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memory
 from lite_bench.harness.registry import ESTIMATORS
@@ -153,7 +154,7 @@ class Profiler:
         for watch in watches:
             self._task(episode, estimator, watch)
         parts = {part: statistics.median(watch.seconds[part] for watch in watches) for part in PARTS}
-        peak = measure_peak(lambda: self._task(episode, estimator, Stopwatch(self.device)), self.device)
+        peak = self._peak(episode, estimator)
         h = work.n_support if work.h is None else min(work.h, work.n_support)
         seen = h if getattr(estimator, "covers_classes", False) else work.n_support  # `subsample` sees no other image
         macs = costs.floor(seen, h, self.n_query)
@@ -170,6 +171,10 @@ class Profiler:
             )  # fmt: skip
         with watch("optimizer"):
             self.optimizer.step()
+
+    def _peak(self, episode: Episode, estimator: Estimator) -> Peak:
+        self.optimizer.zero_grad(set_to_none=True)
+        return measure_peak(lambda: self._task(episode, estimator, Stopwatch(self.device)), self.device)
 
     def _estimator(self, work: Work) -> Estimator:
         estimator: Estimator = ESTIMATORS.load(work.estimator)(work.h or 0, self.sizes.chunk)
@@ -205,7 +210,9 @@ class Profiler:
     def _forward_macs(self, n_support: int) -> int:
         support = move_support(self.episode(n_support, 0).support, self.device)
         estimator = self._estimator(Work("full", None, n_support))
-        return counted(lambda: self.assembly.learner.adapt(support, estimator.begin(support, torch.Generator()).encode()))
+        return counted(
+            lambda: self.assembly.learner.adapt(support, estimator.begin(support, torch.Generator()).encode())
+        )
 
     def _too_large(self, work: Work, estimator: Estimator) -> str | None:
         """Say how much memory a task would need that grows with its support set and would end this process.
@@ -217,10 +224,7 @@ class Profiler:
         small = [self.way, 2 * self.way]
         if work.n_support <= small[1]:
             return None
-        first, second = (
-            measure_peak(lambda n=n: self._task(self.episode(n, self.n_query), estimator, Stopwatch(self.device)), self.device).tensors
-            for n in small
-        )
+        first, second = (self._peak(self.episode(n, self.n_query), estimator).tensors for n in small)
         predicted = second + (second - first) / self.way * (work.n_support - small[1])
         available = machine_bytes()
         if available is None or predicted < SHARE_OF_MACHINE * available:
@@ -237,8 +241,6 @@ def counted(work: Callable[[], object]) -> int:
 
 def machine_bytes() -> int | None:
     """Give the memory of this machine, or None if the system does not tell."""
-    import os
-
     with suppress(ValueError, OSError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lite_bench.baselines.finetuner import FineTuner
-from lite_bench.models.estimators import FullEncode
+from lite_bench.models.encoding import FullEncode
 from tests.models.toys import build, tiny_backbone, tiny_episode
 
 EPISODE = tiny_episode(n=9, way=3)

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from lite_bench.baselines.fomaml import FirstOrderMAML
 from lite_bench.harness.core import Episode
 from lite_bench.harness.step import accumulate_task_gradient
-from lite_bench.models.estimators import Exact, Full, FullEncode, Lite
+from lite_bench.models.encoding import FullEncode
+from lite_bench.models.estimators import Exact, Full, Lite
 from tests.models.toys import build, gradient, tiny_episode
 
 EPISODE = tiny_episode(n=9, way=3, m=7)

@@ -90,7 +90,7 @@ class Dropping(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         values: Tensor = self.stem(images.float() / 255)
         kept = (torch.rand(len(values), 1) < 0.5).float() if self.training else torch.full((1,), 0.5)
-        summed: Tensor = values + self.branch(values) * kept
+        summed: Tensor = values + self.branch(values) * kept.to(values.device)
         return summed
 
     def adapt(self, support: Support, encode: Encode) -> Means:

@@ -23,6 +23,7 @@ from lite_bench.harness.assembly import (
     choose_device,
     choose_suite,
     layers_on_initial_statistics,
+    limit_memory,
     precision_context,
     seeded,
 )
@@ -205,6 +206,27 @@ def test_seeded_blocks_leave_the_global_state_alone() -> None:
     with seeded("a", 2):
         assert not torch.equal(torch.rand(3), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 3), ("cuda:1", 1)])
+def test_a_budget_limits_what_torch_takes_of_a_gpu(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, object]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=4 * 10**9))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part, device: seen.append((part, device)))
+    for budget in (10**9, 10**10):
+        limit_memory(torch.device(name), budget)
+    limit_memory(torch.device("cpu"), 1)
+    assert seen == [(0.25, index), (1.0, index)]
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", False), ("tf32", True)])
+def test_convolutions_round_to_tf32_only_when_asked(
+    precision: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not allowed)
+    assemble(small_settings(precision=precision), 28)
+    assert torch.backends.cudnn.allow_tf32 is allowed
 
 
 def test_estimators_get_their_sizes() -> None:

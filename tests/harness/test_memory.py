@@ -23,6 +23,8 @@ from tests.harness.small import Killed, Listener, Means, prepare, small_settings
 class Tight(nn.Module):
     """Class means of a small network that has memory for a few images only, from its ``since``-th call on."""
 
+    seen: Tensor
+
     def __init__(self, most: int = 100, since: int = 0, error: type[BaseException] = torch.OutOfMemoryError) -> None:
         super().__init__()
         with torch.random.fork_rng():
@@ -34,7 +36,7 @@ class Tight(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         self.calls += 1
         if self.training:
-            self.seen += len(images)  # type: ignore[has-type]  # a buffer
+            self.seen.add_(len(images))
         if len(images) > self.most and self.calls > self.since:
             raise self.error("Tried to allocate memory: out of memory")
         values: Tensor = self.network(images.float() / 255)
@@ -68,9 +70,7 @@ GRADIENTS = ["exact", "lite", "lite-stratified", "lite-importance"]
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
-def test_training_goes_on_with_half_the_batches(
-    gradient: str, error: type[BaseException], tmp_path: Path
-) -> None:
+def test_training_goes_on_with_half_the_batches(gradient: str, error: type[BaseException], tmp_path: Path) -> None:
     listener = Listener()
     tight = run(tmp_path / "tight", Tight(2, error=error), listener, batch_size=8, gradient=gradient)
     small = run(tmp_path / "small", Tight(), batch_size=2, gradient=gradient)
@@ -80,8 +80,8 @@ def test_training_goes_on_with_half_the_batches(
         torch.testing.assert_close(tight[name], tensor, rtol=1e-4, atol=1e-5)
     assert [note for note in listener.notes if "Memory ran out" in note] == [
         f"Memory ran out with --batch-size {size} --query-batch-size {size} in step 1; the step starts again with "
-        f"--batch-size {size // 2} --query-batch-size {size // 2}. The same images carry the same gradients: only rounding "
-        "(and the masks of dropout) can differ."
+        f"--batch-size {size // 2} --query-batch-size {size // 2}. The same images carry the same gradients: only "
+        "rounding (and the masks of dropout) can differ."
         for size in (8, 4)
     ]
 

@@ -48,7 +48,7 @@ def test_no_learner_is_named_as_missing() -> None:
         ({"tasks_per_stop": 1}, "Did you mean tasks_per_step"),
         ({"lr": 0}, "--lr 0 is not usable: Input should be greater than 0"),
         ({"lr": "fast"}, "--lr fast is not usable"),
-        ({"precision": "fp16"}, "--precision fp16 is not usable: Input should be 'fp32' or 'bf16'"),
+        ({"precision": "fp16"}, "--precision fp16 is not usable: Input should be 'fp32', 'tf32' or 'bf16'"),
         ({"device": "gpu"}, "--device gpu is not usable"),
         ({"image_size": 4}, "--image-size 4 is not usable"),
         ({"tasks": 0}, "--tasks 0 is not usable"),
@@ -77,7 +77,7 @@ def test_amounts_of_memory(text: str, amount: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "16", "GB", "-1GB", "0GB", "0.1B", "16GBB", "1e3MB", "16 G B"])
 def test_amounts_of_memory_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="--memory-budget .* is not usable"):
+    with pytest.raises(UsageError, match=r"--memory-budget .* is not usable"):
         parse_bytes(text)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from lite_bench.harness.core import Support
 from lite_bench.harness.step import accumulate_task_gradient
 from lite_bench.models.cnaps import CNAPs
-from lite_bench.models.draws import Rows, draw_rows
+from lite_bench.models.draws import Rows, draw_rows, draw_stratified, draw_uniform
 from lite_bench.models.encoding import ExactEncode, encode_in_chunks, encode_with_gradient_rows
 from lite_bench.models.estimators import (
     Exact,
@@ -158,7 +156,9 @@ def test_memory_of_lite_and_exact_does_not_grow_with_the_support_set(factory: Fa
 
 
 @pytest.mark.parametrize("factory", [ProtoNets, SimpleCNAPs])
-@pytest.mark.parametrize("estimator", [Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample])
+@pytest.mark.parametrize(
+    "estimator", [Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample]
+)
 def test_draws_follow_the_generator_alone(factory: Factory, estimator: Any) -> None:
     learner, episode = build(factory), tiny_episode(n=12, way=2)
     torch.manual_seed(0)
@@ -184,6 +184,57 @@ def test_successive_tasks_and_passes_get_different_rows() -> None:
     assert len({tuple(sorted(each)) for each in rows}) > 4
 
 
+def test_importance_gives_rows_the_loss_asks_more_of_a_larger_chance() -> None:
+    support, source = tiny_episode(n=8, way=2).support, generator()
+    weights = torch.tensor([8.0, 1, 1, 1, 1, 1, 1, 0], dtype=torch.float64)
+    counts = torch.zeros(8)
+    for _ in range(1500):
+        encode = LiteImportance(3, 100).begin(support, source).encode()
+        weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
+        seen: list[Tensor] = []
+
+        def network(images: Tensor, seen: list[Tensor] = seen, weight: Tensor = weight) -> Tensor:
+            seen.append(images)
+            return images.flatten(1)[:, :1].double() * weight
+
+        features = encode(network, support.images)
+        torch.autograd.backward((features.squeeze(1) * weights).sum())
+        encode.finish()  # type: ignore[attr-defined]  # optional in the protocol
+        for image in seen[1]:
+            counts[(support.images == image).flatten(1).all(1)] += 1
+    chances = counts / 1500
+    assert chances[0] == 1  # 8 of 14 parts is more than a third
+    assert chances[7] == 0
+    assert bool(((chances[1:7] - 2 / 6).abs() < 0.05).all())
+
+
+@pytest.mark.parametrize("kind", [LiteImportance, LiteStratified, Lite])
+def test_rows_of_a_random_network_are_drawn_ahead_and_keep_their_masks(kind: Any) -> None:
+    """With H = N the gradient must be that of the very masks which the values were computed with."""
+    support = tiny_episode(n=6, way=2).support
+    network = Noisy().double().train()
+    images = torch.randn(6, 3, 2, 2, dtype=torch.float64, generator=generator())
+    estimator = kind(6, 100)
+    for _ in range(2):  # found out in the first task, known in the second
+        torch.manual_seed(3)
+        encode = estimator.begin(support, generator()).encode()
+        features = encode(network, images)
+        torch.manual_seed(1000)
+        torch.autograd.backward(features.square().sum())
+        getattr(encode, "finish", lambda: None)()
+        found = [p.grad for p in network.parameters()]
+        network.zero_grad(set_to_none=True)
+        # The same masks in the same rows: the drawn order is the order of the plain forward.
+        torch.manual_seed(3)
+        order = generator()
+        rows = draw_stratified(support.labels, 2, 6, order) if kind is not Lite else draw_uniform(6, 6, order)
+        plain = network(images[rows.indices])
+        torch.testing.assert_close(features, plain[torch.argsort(rows.indices)])
+        expected = torch.autograd.grad(plain.square().sum(), list(network.parameters()))
+        assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True) if a is not None)
+    assert getattr(estimator, "draws_ahead", True)
+
+
 def test_lite_code_draws_once_for_all_passes_and_caches_values() -> None:
     support, calls = tiny_episode(n=6).support, []
 
@@ -207,7 +258,9 @@ def test_lite_paper_scales_the_update() -> None:
     assert all(kind(4, 1).update_scale(10) == 1.0 for kind in (Lite, LiteImportance, LiteCode, Full, Exact, Subsample))
 
 
-@pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample])
+@pytest.mark.parametrize(
+    "estimator", [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample]
+)
 def test_without_gradients_every_estimator_is_the_plain_forward_in_chunks(estimator: Any) -> None:
     support, sizes = tiny_episode(n=7).support, []
 

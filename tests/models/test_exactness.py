@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lite_bench.harness.core import Episode
-from lite_bench.models.cnaps import CNAPs
 from lite_bench.models import encoding
+from lite_bench.models.cnaps import CNAPs
 from lite_bench.models.draws import Rows, inclusion_probabilities
 from lite_bench.models.estimators import (
     Exact,
@@ -220,7 +220,8 @@ def test_the_query_batch_size_never_changes_the_gradient(factory: Factory, estim
 def test_lite_with_h_of_at_least_n_is_the_full_gradient(factory: Factory) -> None:
     learner, episode = build(factory), tiny_episode(n=N)
     full = gradient(learner, episode, Full(0, 100))
-    for h, kind in itertools.product((N, N + 5), (Lite, LiteStratified, LiteImportance)):
+    kinds: list[Any] = [Lite, LiteStratified, LiteImportance]
+    for h, kind in itertools.product((N, N + 5), kinds):
         assert relative(gradient(learner, episode, kind(h, 2)), full) < 1e-10
 
 

@@ -13,7 +13,7 @@ from lite_bench.harness.core import Support
 from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import conv4
 from lite_bench.models.cnaps import CNAPs, HeadGenerator
-from lite_bench.models.estimators import FullEncode
+from lite_bench.models.encoding import FullEncode
 from lite_bench.models.normalisation import with_per_image_norms
 from lite_bench.models.protonets import ProtoNets, squared_distances
 from lite_bench.models.simple_cnaps import SimpleCNAPs

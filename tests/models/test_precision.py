@@ -14,7 +14,7 @@ from lite_bench.baselines.finetuner import FineTuner
 from lite_bench.baselines.fomaml import FirstOrderMAML
 from lite_bench.models.backbones import Backbone, timm_backbone
 from lite_bench.models.cnaps import CNAPs
-from lite_bench.models.estimators import ExactEncode, FullEncode
+from lite_bench.models.encoding import ExactEncode, FullEncode
 from lite_bench.models.protonets import ProtoNets
 from lite_bench.models.simple_cnaps import SimpleCNAPs
 from tests.models.toys import tiny_backbone, tiny_episode
