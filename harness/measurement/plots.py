@@ -79,8 +79,8 @@ def plot_profile(content: dict[str, Any], path: Path) -> None:
         last.plot(sizes, [each["peak_bytes"] / 1e9 for each in own], marker=MARKERS[number % len(MARKERS)], label=name)
     last.set_title("peak memory, GB", fontsize=9)
     last.set_xlabel("N, support images", fontsize=8)
-    last.set_ylim(bottom=0)
-    last.grid(visible=True, alpha=0.25, linewidth=0.5)
+    last.set_yscale("log")
+    last.grid(visible=True, which="both", alpha=0.25, linewidth=0.5)
     last.tick_params(labelsize=7)
     if lines:
         last.legend(fontsize=7)
