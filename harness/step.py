@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support
@@ -134,11 +134,7 @@ def accumulate_task_gradient(
             with watch("query"):
                 batch_loss, logits = query_loss(learner, leaves, batch, device, precision)
                 if not batch_loss.requires_grad:
-                    raise RunError(
-                        f"The loss of {episode.task} depends on no parameter with --gradient {estimator.name} and "
-                        f"--lite-h {estimator.h}, so nothing can be learned from it; raise --lite-h, or use --gradient "
-                        "exact."
-                    )
+                    raise nothing_to_learn(episode, estimator)
                 (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]  # torch
                 loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
                 correct += int((logits.argmax(1).cpu() == batch.labels).sum())
@@ -148,7 +144,18 @@ def accumulate_task_gradient(
             backward_through_adapt(pairs, keep_graph=finish is not None)
             if finish is not None:
                 finish()
+    # An `encode` that hands out leaves makes every loss differentiable, also one that reaches no parameter.
+    if isinstance(learner, nn.Module) and all(p.grad is None for p in learner.parameters()):
+        raise nothing_to_learn(episode, estimator)
     return TaskOutcome(loss, correct, episode.n_query)
+
+
+def nothing_to_learn(episode: Episode, estimator: Estimator) -> RunError:
+    """Say that a task's loss depends on no parameter, and what to do."""
+    return RunError(
+        f"The loss of {episode.task} depends on no parameter with --gradient {estimator.name} and --lite-h "
+        f"{estimator.h}, so nothing can be learned from it; raise --lite-h, or use --gradient exact."
+    )
 
 
 def move_support(support: Support, device: torch.device | str) -> Support:

@@ -200,7 +200,7 @@ class ImportanceEncode:
             restore_random_state(images.device, before)
             self.on_randomness()
             return self._ahead(network, images)
-        features.requires_grad_()
+        features.requires_grad_(self.h > 0)
         self.passes.append(_Pass(network, images, features, autocast_as_now(images.device.type)))
         return features
 

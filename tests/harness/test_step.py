@@ -16,7 +16,7 @@ from lite_bench.harness.registry import ESTIMATORS
 from lite_bench.harness.step import TaskOutcome, accumulate_task_gradient, map_tensors, query_batches, split_halves
 
 WAY, N, M, SIDE = 3, 9, 11, 4
-UNBIASED = ("lite", "exact", "full", "lite-redraw")
+UNBIASED = ("lite", "lite-stratified", "lite-importance", "exact", "full", "lite-redraw")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def test_the_loss_is_the_mean_over_all_queries_and_the_penalty_counts_once(
     assert outcome.n_query == M
 
 
-@pytest.mark.parametrize("name", ["lite", "exact", "full", "subsample"])
+@pytest.mark.parametrize("name", ["lite", "lite-stratified", "lite-importance", "exact", "full", "subsample"])
 def test_the_batch_size_never_changes_the_gradient(name: str) -> None:
     one, first = gradient_of(name, (11,), 100, h=4)
     other, second = gradient_of(name, (4, 7), 2, h=4)
@@ -198,6 +198,23 @@ def test_a_loss_without_any_parameter_is_refused() -> None:
                 features = self.features(images)
             return -torch.cdist(features, state.means).square()
 
-    estimator = ESTIMATORS.load("lite")(0, 100)
-    with pytest.raises(RunError, match="depends on no parameter with --gradient lite and --lite-h 0"):
-        accumulate_task_gradient(Cut(), episode_of(11), estimator, 100, torch.Generator())
+    for name in ("lite", "lite-stratified", "lite-importance"):
+        estimator = ESTIMATORS.load(name)(0, 100)
+        with pytest.raises(RunError, match=f"depends on no parameter with --gradient {name} and --lite-h 0"):
+            accumulate_task_gradient(Cut(), episode_of(11), estimator, 100, torch.Generator())
+
+
+@pytest.mark.parametrize("name", ["lite", "lite-importance"])
+def test_a_frozen_network_is_refused_whatever_h(name: str) -> None:
+    class Frozen(Toy):
+        penalty = None  # type: ignore[assignment]
+
+        def features(self, images: Tensor) -> Tensor:
+            return images.flatten(1).double() / 255 @ self.network.detach() / 7
+
+        def adapt(self, support: Support, encode: Any) -> Means:
+            features = encode(self.features, support.images)
+            return Means(torch.stack([features[support.labels == c].mean(0) for c in range(support.way)]))
+
+    with pytest.raises(RunError, match="depends on no parameter"):
+        accumulate_task_gradient(Frozen(), episode_of(11), ESTIMATORS.load(name)(3, 2), 100, torch.Generator())

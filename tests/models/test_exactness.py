@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lite_bench.harness.core import Episode
 from lite_bench.models import encoding
+from lite_bench.models.backbones import timm_backbone
 from lite_bench.models.cnaps import CNAPs
 from lite_bench.models.draws import Rows, inclusion_probabilities
 from lite_bench.models.estimators import (
@@ -284,3 +285,17 @@ def test_subsample_keeps_every_class_and_changes_the_task() -> None:
         draw = Subsample(h, 100).begin(episode.support, torch.Generator().manual_seed(h))
         assert len(draw.support.labels) == min(12, max(h, 4))
         assert sorted(set(draw.support.labels.tolist())) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("factory", LEARNERS)
+def test_exact_in_float32_is_as_near_to_the_true_gradient_as_full(factory: Factory) -> None:
+    """Both carry their own rounding; measured against float64 (a smooth network), running chunks again adds none."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        learner: Any = factory(timm_backbone("efficientnet_b0+gn", image_size=64, pretrained=False)).train()
+    episode = tiny_episode(n=24, way=4, m=12, side=64)
+    full, exact = (gradient(learner, episode, kind(0, 5), batch_size=12) for kind in (Full, Exact))
+    true = gradient(learner.double(), episode, Full(0, 5), batch_size=12)
+    assert relative(exact.double(), full.double()) < 2e-5
+    assert relative(exact.double(), true) < 1.5 * relative(full.double(), true)
+    assert relative(full.double(), true) < 2e-5
