@@ -13,7 +13,9 @@ import typer
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, print_json, say
 from lite_bench.harness.cli.words import names_of, numbers_of, precisions_of
+from lite_bench.harness.errors import InterruptedRunError
 from lite_bench.harness.files import write_atomically
+from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.records import file_name
 
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ def gradients(
     backbone: flags.BackboneFlag = None,
     pretrained: flags.PretrainedFlag = None,
     weights: flags.WeightsFlag = None,
-    image_size: flags.ImageSizeFlag = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", help="Side of the images in pixels (default 84).", rich_help_panel="Data"),
+    ] = None,
     param: flags.ParamFlag = None,
     gradient: Annotated[
         str, typer.Option("--gradient", help="Estimators to compare, with commas.", rich_help_panel=PANEL)
@@ -99,6 +104,8 @@ def gradients(
     else:
         typer.echo(markdown(content))
     say(f"Table, plot and figures: {folder}")
+    if content["interrupted"]:
+        raise InterruptedRunError(f"Stopped; {folder} holds what was finished. Run it again for the rest.")
 
 
 def _subject(learner: str | None, checkpoint: Path | None, given: dict[str, Any]) -> tuple[Settings, Suite, Assembly]:
@@ -133,12 +140,14 @@ def study(
     notes = [*training_notes(assembly), *notes]
     for note in notes:
         say(note)
-    with Progressor("gradients") as progress:
+    with Progressor("gradients") as progress, interruptible() as stop:
         studied = Study(
             assembly, settings.query_batch, settings.batch_size, draws, settings.seed,
-            lambda done, total, what: progress.update("draws", done, total, what),
+            lambda done, total, what: progress.update("draws", done, total, what), stop,
         )  # fmt: skip
         findings = studied.run(islice(episodes, n_tasks), cases, n_tasks)
+    if not findings:
+        raise InterruptedRunError("Stopped before anything was finished.")
     cuda = assembly.device.type == "cuda"
     return {
         "learner": settings.learner,
@@ -153,6 +162,7 @@ def study(
         "device": torch.cuda.get_device_name(assembly.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "notes": notes,
+        "interrupted": stop.is_set(),
         "findings": [asdict(finding) for finding in findings],
     }
 

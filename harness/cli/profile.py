@@ -12,7 +12,9 @@ import typer
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import print_json, say
 from lite_bench.harness.cli.words import names_of, numbers_of
+from lite_bench.harness.errors import InterruptedRunError
 from lite_bench.harness.files import write_atomically
+from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.records import file_name
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ def profile(
     else:
         typer.echo(markdown(content))
     say(f"Table, plot and figures: {folder}")
+    if content["interrupted"]:
+        raise InterruptedRunError(f"Stopped; {folder} holds what was finished. Run it again for the rest.")
 
 
 def make_works(estimators: list[str], h: list[int], supports: list[int]) -> list[Work]:
@@ -108,10 +112,13 @@ def measure(settings: Settings, works: list[Work], way: int, queries: int, repea
     profiler = Profiler(assembly, image_size, way, queries, sizes, settings.precision, repeats)
     costs = profiler.count()
     profiles = []
-    for work in works:
-        found = profiler.measure(work, costs)
-        say(f"{describe(work)}: {found.failed or f'{found.seconds:.2f} s, {found.peak_bytes / 1e9:.2f} GB'}")
-        profiles.append(found)
+    with interruptible() as stop:
+        for work in works:
+            if stop.is_set():
+                break
+            found = profiler.measure(work, costs)
+            say(f"{describe(work)}: {found.failed or f'{found.seconds:.2f} s, {found.peak_bytes / 1e9:.2f} GB'}")
+            profiles.append(found)
     cuda = assembly.device.type == "cuda"
     return {
         "learner": settings.learner,
@@ -125,6 +132,7 @@ def measure(settings: Settings, works: list[Work], way: int, queries: int, repea
         "device": torch.cuda.get_device_name(assembly.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "macs_per_image": asdict(costs),
+        "interrupted": len(profiles) < len(works),
         "profiles": [{**asdict(each), "seconds": each.seconds} for each in profiles],
     }
 

@@ -7,6 +7,7 @@ Reproduces the analysis behind Fig. 4 of Bronskill et al., Memory Efficient Meta
 from __future__ import annotations
 
 import statistics
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,6 +90,7 @@ class Study:
         draws: random draws per case and task.
         seed: of the draws.
         notify: called as the work goes on.
+        stop: set to end early; what is finished by then is kept.
     """
 
     assembly: Assembly
@@ -97,9 +99,10 @@ class Study:
     draws: int
     seed: int = 0
     notify: Notify = lambda done, total, what: None
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, episodes: Iterable[Episode], cases: Sequence[Case], n_tasks: int) -> list[Finding]:
-        """Compare ``cases`` on the first ``n_tasks`` episodes.
+        """Compare ``cases`` on the first ``n_tasks`` episodes; if stopped early, those that are finished.
 
         Raises:
             IncompatibleError: the learner's normalisation makes the reference or a case mean something else.
@@ -130,11 +133,11 @@ class Study:
                 done += self.draws_of(case)
                 self.notify(done, total, describe(case))
         module.zero_grad(set_to_none=True)
-        return [self._finding(case, seen) for case, seen in zip(cases, progress, strict=True)]
+        return [self._finding(case, seen) for case, seen in zip(cases, progress, strict=True) if seen.tallies]
 
     def draws_of(self, case: Case) -> int:
         """Give the number of draws per task: one where nothing is drawn."""
-        return 1 if case.h is None else self.draws
+        return self.draws if case.h else 1
 
     def _estimator(self, case: Case) -> Estimator:
         estimator: Estimator = ESTIMATORS.load(case.estimator)(case.h or 0, self.chunk)
@@ -157,6 +160,8 @@ class Study:
         draws = self.draws_of(case)
         tallies = {part: TaskTally(vector, min(draws, BLOCKS)) for part, vector in truth.items()}
         for draw in range(draws):
+            if self.stop.is_set():
+                return
             start = clock(self.assembly.device)
             gradients = self._gradient(episode, seen.estimator, case, draw)
             seen.seconds.append(clock(self.assembly.device) - start)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from lite_bench.harness.measurement.gradients import Study
+from lite_bench.harness.measurement.profiling import Profiler
 from tests.harness.small import FLAGS, Shell
 
 STUDY = [*FLAGS[:-2], "--draws", "16", "--h", "1,4,9"]
@@ -40,6 +44,25 @@ def test_a_study_as_json_of_a_trained_run(shell: Shell) -> None:
     assert "--backbone is fixed by the run" in message
 
 
+def test_an_interrupted_study_writes_what_is_finished(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def draw(self: Study, *arguments: Any, **options: Any) -> None:
+        seen.append("")
+        if len(seen) == 3:
+            signal.raise_signal(signal.SIGINT)
+        original(self, *arguments, **options)
+
+    original = Study._draw
+    monkeypatch.setattr(Study, "_draw", draw)
+    out, err = shell("gradients", "protonets", *STUDY, "-o", "study", code=130)
+    assert "Stopped; study holds what was finished" in err
+    content = json.loads(Path("study/gradients.json").read_text())
+    assert content["interrupted"] is True
+    assert len(content["findings"]) == 2
+    assert out.rstrip() == Path("study/gradients.md").read_text().rstrip()
+
+
 @pytest.mark.parametrize("learner", ["protonets", "simple_cnaps"])
 def test_a_profile_is_printed_and_written(learner: str, shell: Shell) -> None:
     flags = ["--backbone", "conv4+gn", "--image-size", "32", "--way", "3", "--support", "6,9", "--queries", "6"]
@@ -52,6 +75,21 @@ def test_a_profile_is_printed_and_written(learner: str, shell: Shell) -> None:
     content = json.loads(Path("p/profile.json").read_text())
     assert [p["work"]["n_support"] for p in content["profiles"]] == [6, 9] * 3
     assert json.loads(shell("profile", learner, *flags, "--repeats", "1", "--gradient", "exact", "--json")[0])
+
+
+def test_an_interrupted_profile_writes_what_is_finished(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Profiler.measure
+
+    def measure(self: Profiler, work: Any, costs: Any) -> Any:
+        if work.n_support == 9:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, work, costs)
+
+    monkeypatch.setattr(Profiler, "measure", measure)
+    flags = ["--backbone", "conv4", "--image-size", "28", "--way", "3", "--support", "6,9,12", "--queries", "3"]
+    _, err = shell("profile", "protonets", *flags, "--repeats", "1", "--gradient", "exact", "-o", "p", code=130)
+    assert "Stopped; p holds what was finished" in err
+    assert len(json.loads(Path("p/profile.json").read_text())["profiles"]) == 2
 
 
 def test_a_budget_is_chosen_printed_and_recorded(shell: Shell) -> None:

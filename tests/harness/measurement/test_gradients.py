@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -125,6 +126,27 @@ def test_memory_that_runs_out_is_explained(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(learner, "classify", greedy)
     with pytest.raises(RunError, match="Memory ran out with --batch-size 100"):
         study(learner, [Case("lite", 2)])
+
+
+def test_a_study_that_is_stopped_keeps_what_is_finished() -> None:
+    learner, stop = build(ProtoNets), threading.Event()
+    subject = Assembly(learner, learner, build_estimator(small_settings()), torch.device("cpu"))
+    cases = [Case("exact", None), Case("lite", 2), Case("lite", 4)]
+
+    def notify(done: int, total: int, what: str) -> None:
+        if what == "lite H=2":
+            stop.set()
+
+    studied = Study(subject, 100, 100, 3, notify=notify, stop=stop)
+    assert [finding.case for finding in studied.run([tiny_episode()], cases, 1)] == cases[:2]
+    assert studied.run([tiny_episode()], cases, 1) == []
+
+
+def test_without_h_there_is_one_draw() -> None:
+    none, some = study(build(CNAPs), [Case("lite", 0), Case("lite", 2)], draws=9)
+    assert (none.draws, some.draws) == (1, 9)
+    assert none.parts["set_encoder"].gain == 0
+    assert none.parts["set_encoder"].rmse == pytest.approx(1)
 
 
 def test_cases_and_what_is_said_of_them() -> None:
