@@ -8,6 +8,7 @@ drawn rows, C way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +69,8 @@ def draw_stratified(labels: Int[Tensor, " N"], way: int, h: int, generator: torc
     n = len(labels)
     if h < way:
         return draw_systematic(torch.ones(n, dtype=torch.float64), h, class_by_class(labels, way, generator), generator)
-    counts = labels.bincount(minlength=way)
-    shares = allocate(counts.tolist(), h, torch.randperm(way, generator=generator).tolist())
+    counts = labels.bincount(minlength=way).tolist()
+    shares = allocate(counts, counts, h, torch.randperm(way, generator=generator).tolist())
     indices, factors = [], []
     for c, share in enumerate(shares):
         members = (labels == c).nonzero().squeeze(1)
@@ -78,21 +79,52 @@ def draw_stratified(labels: Int[Tensor, " N"], way: int, h: int, generator: torc
     return Rows(torch.cat(indices), torch.cat(factors))
 
 
-def allocate(counts: list[int], h: int, order: list[int]) -> list[int]:
-    """Share min(h, sum of counts) rows among classes, each at least one and at most its count.
+def draw_importance(
+    sizes: Float[Tensor, " N"], labels: Int[Tensor, " N"], way: int, h: int, generator: torch.Generator
+) -> Rows:
+    """Draw about h rows with chances that follow their sizes, spread over the classes.
 
-    Minimises sum_c k_c^2 / h_c, the variance of a sum whose spread is the same within every class, exactly: the next
-    row always goes where it lowers this sum most.
+    With at least two rows for every class of positive size, each class gives a fixed number of them, its share by
+    `allocate` of its total size, and rows within it follow their sizes. With fewer, rows of all classes follow their
+    sizes along one line, class after class, so that a class gives its expected number of rows rounded down or up.
 
     Args:
-        counts: k_c, each at least 1.
-        h: rows to share, at least the number of classes.
-        order: the classes in the order that settles ties.
+        sizes: float64 [N], not negative, on the CPU; a row may have size 0 only where its gradient is 0.
+        labels: int64 [N] on the CPU.
+        way: C.
+        h: rows wanted; fewer are drawn where fewer have a positive size.
+        generator: randomness, on the CPU.
     """
-    shares = [1] * len(counts)
-    for _ in range(min(h, sum(counts)) - len(counts)):
+    order = class_by_class(labels, way, generator)
+    totals = torch.zeros(way, dtype=sizes.dtype).index_add_(0, labels, sizes).tolist()
+    counts = labels[sizes > 0].bincount(minlength=way).tolist()
+    classes = [c for c in dict.fromkeys(labels[order].tolist()) if counts[c]]
+    if h < 2 * max(1, len(classes)):
+        return draw_systematic(sizes, h, order, generator)
+    drawn = []
+    for c, share in enumerate(allocate(totals, counts, h, classes)):
+        members = order[labels[order] == c]
+        within = draw_systematic(sizes[members], share, torch.arange(len(members)), generator)
+        drawn.append(Rows(members[within.indices], within.factors))
+    return Rows(torch.cat([rows.indices for rows in drawn]), torch.cat([rows.factors for rows in drawn]))
+
+
+def allocate(sizes: Sequence[float], counts: Sequence[int], h: int, order: Sequence[int]) -> list[int]:
+    """Share min(h, sum of counts) rows among classes, each at least one (where it has any) and at most its count.
+
+    Minimises sum_c size_c^2 / h_c exactly, the variance of a sum whose spread within a class is in proportion to the
+    class's size: the next row always goes where it lowers this sum most.
+
+    Args:
+        sizes: of the classes: k_c where images count alike.
+        counts: rows that each has to give.
+        h: rows to share, at least the number of classes that have any.
+        order: the classes that have any, in the order that settles ties.
+    """
+    shares = [min(1, count) for count in counts]
+    for _ in range(min(h, sum(counts)) - sum(shares)):
         open_classes = [c for c in order if shares[c] < counts[c]]
-        best = max(open_classes, key=lambda c: counts[c] ** 2 / (shares[c] * (shares[c] + 1)))
+        best = max(open_classes, key=lambda c: sizes[c] ** 2 / (shares[c] * (shares[c] + 1)))
         shares[best] += 1
     return shares
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lite_bench.models.draws import Rows, class_by_class, draw_stratified, draw_systematic
+from lite_bench.models.draws import Rows, draw_importance, draw_stratified
 
 Network = Callable[[Tensor], Tensor]
 
@@ -161,7 +161,7 @@ class ImportanceEncode:
 
     The forward keeps no graph at all: features enter the task as leaves. `finish` then goes through the passes from the
     last to the first: the gradient v_n at each feature row is known by then, rows are drawn with probabilities
-    proportional to |v_n|, spread over the classes, and only these are run again with a graph, chunk by chunk. A pass
+    that follow |v_n|, spread over the classes, and only these are run again with a graph, chunk by chunk. A pass
     sees the (estimated) gradient of the passes after it, on which its own estimate depends linearly, so the means
     multiply out and the estimate of the whole is unbiased.
 
@@ -217,8 +217,7 @@ class ImportanceEncode:
 
     def _backward(self, done: _Pass, gradients: Tensor) -> None:
         sizes = gradients.norm(dim=1).double().cpu()
-        rows = draw_systematic(sizes, self.h, class_by_class(self.labels, self.way, self.generator), self.generator)
-        rows = rows.to(gradients.device)
+        rows = draw_importance(sizes, self.labels, self.way, self.h, self.generator).to(gradients.device)
         if not len(rows.indices):
             return
         parts = torch.split(rows.indices, self.chunk)

@@ -17,6 +17,7 @@ from lite_bench.models.draws import (
     allocate,
     class_by_class,
     draw_covering_rows,
+    draw_importance,
     draw_rows,
     draw_stratified,
     draw_systematic,
@@ -89,7 +90,7 @@ def test_uniform_rows_stand_for_all(n: int, h: int, seed: int) -> None:
 def test_shares_are_the_best_there_are(counts: list[int], extra: int) -> None:
     """Against every way to share so many rows: none has a smaller sum of k^2 / h."""
     h = len(counts) + extra
-    shares = allocate(counts, h, list(range(len(counts))))
+    shares = allocate(counts, counts, h, list(range(len(counts))))
     assert sum(shares) == min(h, sum(counts))
     assert all(1 <= share <= k for share, k in zip(shares, counts, strict=True))
 
@@ -102,8 +103,9 @@ def test_shares_are_the_best_there_are(counts: list[int], extra: int) -> None:
 
 
 def test_equal_classes_get_equal_shares_and_ties_are_settled_by_the_order() -> None:
-    assert allocate([10, 10, 10], 6, [0, 1, 2]) == [2, 2, 2]
-    assert allocate([10, 10, 10], 7, [2, 0, 1]) == [2, 2, 3]
+    assert allocate([1, 1, 1], [10, 10, 10], 6, [0, 1, 2]) == [2, 2, 2]
+    assert allocate([1, 1, 1], [10, 10, 10], 7, [2, 0, 1]) == [2, 2, 3]
+    assert allocate([1.0, 0.0, 9.0], [4, 0, 3], 6, [0, 2]) == [3, 0, 3]  # large, but it has only three
 
 
 @given(labels=LABELS, h=st.integers(0, 50), seed=st.integers(0, 10**6))
@@ -152,6 +154,40 @@ def test_inclusion_probabilities_are_proportional_below_one(sizes: list[float], 
         torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))
     if bool(below.any()) and bool((p == 1).any()):
         assert float(s[p == 1].min()) >= float(s[below].max())
+
+
+@given(labels=LABELS, h=st.integers(0, 50), seed=st.integers(0, 10**6), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_importance_rows_are_distinct_and_fixed_in_number(
+    labels: list[int], h: int, seed: int, data: st.DataObject
+) -> None:
+    y, way = dense(labels)
+    sizes = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0, 40.0]), min_size=len(y), max_size=len(y)))
+    s = torch.tensor(sizes, dtype=torch.float64)
+    rows = draw_importance(s, y, way, h, generator(seed))
+    assert len(set(rows.indices.tolist())) == len(rows.indices) == min(h, int((s > 0).sum()))
+    assert bool((s[rows.indices] > 0).all())
+    assert bool((rows.factors >= 1 - 1e-9).all())
+    positive = y[s > 0].bincount(minlength=way)
+    if h >= 2 * int((positive > 0).sum()):
+        assert bool((y[rows.indices].bincount(minlength=way)[positive > 0] >= 1).all())
+
+
+@pytest.mark.parametrize("h", [1, 3, 4, 6])
+def test_importance_draws_reach_every_row_as_their_factors_say(h: int) -> None:
+    y = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    sizes = torch.tensor([5.0, 1, 1, 0, 0.2, 0.3, 1, 0.5], dtype=torch.float64)
+    source, draws = generator(5), 4000
+    total, square = torch.zeros(8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    for _ in range(draws):
+        rows = draw_importance(sizes, y, 2, h, source)
+        weights = torch.zeros(8, dtype=torch.float64).index_add_(0, rows.indices, rows.factors)
+        total += weights
+        square += weights.square()
+    mean = total / draws
+    error = ((square / draws - mean.square()) / draws).sqrt()
+    assert mean[3] == 0
+    assert bool((((mean - 1).abs() <= 4 * error + 1e-12) | (sizes == 0)).all())
 
 
 class Fixed:

@@ -185,14 +185,14 @@ def test_the_mean_of_importance_draws_is_the_full_gradient(
     for rows in itertools.product(range(N), repeat=passes_of(factory)):
         asked, chance = iter(rows), 1.0
 
-        def scripted(sizes: Tensor, h: int, *_: Any) -> Rows:
+        def scripted(sizes: Tensor, labels: Tensor, way: int, h: int, *_: Any) -> Rows:
             nonlocal chance
             row, chances = next(asked), inclusion_probabilities(sizes, h)  # noqa: B023 - called in this round only
             chance *= float(chances[row])
             return Rows(torch.tensor([row]), 1 / chances[[row]])
 
         with monkeypatch.context() as patch:
-            patch.setattr(encoding, "draw_systematic", scripted)
+            patch.setattr(encoding, "draw_importance", scripted)
             total += gradient(learner, episode, LiteImportance(1, chunk)) * chance
         certainty += chance
     assert certainty == pytest.approx(1)
