@@ -243,6 +243,8 @@ def refuse_fixed(run: RunFolder, given: dict[str, Any]) -> None:
 def on_suite(own: Settings, given: dict[str, Any]) -> Settings:
     """Lay flags over a run's own settings; the suite's options are kept only for the same suite."""
     changes = {key: value for key, value in given.items() if value not in (None, {})}
+    if "batch_size" in changes:
+        changes["query_batch_size"] = None  # what the run chose for its own batches
     if changes.get("suite", own.suite) == own.suite:
         changes["suite_options"] = {**own.suite_options, **changes.get("suite_options", {})}
     else:

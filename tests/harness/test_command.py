@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lite_bench.harness.cli.app import build_app
+from lite_bench.harness.cli.evaluate import on_suite
 from lite_bench.harness.core import Record
 from lite_bench.harness.records import append_record, read_results
 from lite_bench.harness.runs import RunFolder
@@ -129,6 +130,12 @@ def test_the_suites_options_of_a_run_are_kept_and_may_be_changed(shell: Shell) -
     shell("eval", *flags, "--way", "4")
     suites = [results.manifest.suite for results in read_results(run.path)]
     assert suites == ["glyphs@1+query=2+shot=2+way=3", "glyphs@1+query=2+shot=2+way=4"]
+
+
+def test_a_batch_size_given_to_an_evaluation_holds_for_its_queries_too() -> None:
+    own = settings(batch_size=4, query_batch_size=32)
+    assert on_suite(own, {}).query_batch == 32
+    assert on_suite(own, {"batch_size": 8}).query_batch == 8
 
 
 def test_results_of_another_checkpoint_need_a_word(shell: Shell) -> None:
