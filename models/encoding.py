@@ -165,8 +165,9 @@ class ImportanceEncode:
     sees the (estimated) gradient of the passes after it, on which its own estimate depends linearly, so the means
     multiply out and the estimate of the whole is unbiased.
 
-    A network that draws at random (dropout, stochastic depth) would draw otherwise for a row run again on its own. Its
-    rows are drawn ahead instead, spread over the classes, and keep their graph.
+    A network that draws at random (dropout, stochastic depth) would draw otherwise for a row run again on its own. The
+    rows of its pass are drawn ahead instead, spread over the classes, and keep their graph. That a pass is random is
+    found out by running it, after which it starts anew; so it makes no difference to have known.
 
     Attributes:
         chunk: images at a time.
@@ -174,8 +175,7 @@ class ImportanceEncode:
         labels: int64 [N], on the CPU.
         way: C.
         generator: randomness of the draws.
-        draws_ahead: the network is known to draw at random.
-        on_randomness: called when it is found to.
+        random: numbers of the passes, from 0, whose networks are known to draw at random; added to.
     """
 
     chunk: int
@@ -183,22 +183,23 @@ class ImportanceEncode:
     labels: Tensor
     way: int
     generator: torch.Generator
-    draws_ahead: bool
-    on_randomness: Callable[[], None]
+    random: set[int]
     passes: list[_Pass] = field(default_factory=list, init=False)
+    calls: int = field(default=0, init=False)
 
     def __call__(self, network: Network, images: Tensor) -> Tensor:
         """Encode [N, 3, S, S] to [N, D]."""
         if not torch.is_grad_enabled():
             return encode_in_chunks(network, images, self.chunk)
-        if self.draws_ahead:
+        number, self.calls = self.calls, self.calls + 1
+        if number in self.random:
             return self._ahead(network, images)
         before = random_state(images.device)
         with torch.no_grad():
             features = encode_in_chunks(network, images, self.chunk)
         if not all(map(torch.equal, before, random_state(images.device))):
             restore_random_state(images.device, before)
-            self.on_randomness()
+            self.random.add(number)
             return self._ahead(network, images)
         features.requires_grad_(self.h > 0)
         self.passes.append(_Pass(network, images, features, autocast_as_now(images.device.type)))
@@ -217,6 +218,8 @@ class ImportanceEncode:
 
     def _backward(self, done: _Pass, gradients: Tensor) -> None:
         sizes = gradients.norm(dim=1).double().cpu()
+        if not bool(sizes.isfinite().all()):
+            sizes = torch.ones_like(sizes)  # whoever takes the step will find out
         rows = draw_importance(sizes, self.labels, self.way, self.h, self.generator).to(gradients.device)
         if not len(rows.indices):
             return

@@ -105,21 +105,16 @@ class LiteImportance(_Estimator):
     """
 
     name = "lite-importance"
-    draws_ahead: bool = field(default=False, init=False)
+    random_passes: set[int] = field(default_factory=set, init=False)
 
     def begin(self, support: Support, generator: torch.Generator) -> Draw:
         """Start on a task."""
         labels, way = support.labels.cpu(), support.way
 
         def make() -> Encode:
-            return ImportanceEncode(
-                self.chunk, self.h, labels, way, generator, self.draws_ahead, self._expect_randomness
-            )
+            return ImportanceEncode(self.chunk, self.h, labels, way, generator, self.random_passes)
 
         return TaskDraw(support, make)
-
-    def _expect_randomness(self) -> None:
-        self.draws_ahead = True
 
 
 class LiteRedraw(Lite):

@@ -119,7 +119,7 @@ def test_importance_draws_ahead_for_networks_that_draw_at_random() -> None:
     estimator = ESTIMATORS.load("lite-importance")(3, 4)
     episode = tiny_episode(n=12, way=3, m=6, side=28)
     accumulate_task_gradient(learner, episode, estimator, 6, torch.Generator().manual_seed(0), "cuda")
-    assert estimator.draws_ahead
+    assert estimator.random_passes == {0}
 
 
 def test_bfloat16_networks_give_nearly_the_gradient_of_float32() -> None:

@@ -232,7 +232,40 @@ def test_rows_of_a_random_network_are_drawn_ahead_and_keep_their_masks(kind: Any
         torch.testing.assert_close(features, plain[torch.argsort(rows.indices)])
         expected = torch.autograd.grad(plain.square().sum(), list(network.parameters()))
         assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True) if a is not None)
-    assert getattr(estimator, "draws_ahead", True)
+    assert getattr(estimator, "random_passes", {0}) == {0}
+
+
+def test_a_random_pass_beside_a_plain_one_gives_the_same_whether_known_or_not() -> None:
+    """A resumed run finds out anew in its first task: that must not change a bit."""
+    support, networks = tiny_episode(n=6, way=2).support, (nn.Linear(12, 3).double(), Noisy().double().train())
+    images = torch.randn(6, 3, 2, 2, dtype=torch.float64, generator=generator())
+    estimator, found = LiteImportance(2, 4), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        encode = estimator.begin(support, generator()).encode()
+        plain = encode(lambda part: networks[0](part.flatten(1)), images)
+        random = encode(networks[1], images)
+        torch.autograd.backward(plain.square().sum() + random.square().sum())
+        encode.finish()  # type: ignore[attr-defined]  # optional in the protocol
+        gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+        found.append(torch.cat([gradient.flatten() for gradient in gradients]))
+        for network in networks:
+            network.zero_grad(set_to_none=True)
+    assert estimator.random_passes == {1}
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_gradients_that_are_not_finite_reach_the_weights(value: float) -> None:
+    """So that the step is refused, rather than rows being left out."""
+    support = tiny_episode(n=6, way=2).support
+    network = nn.Linear(12, 3)
+    encode = LiteImportance(2, 4).begin(support, generator()).encode()
+    features = encode(lambda part: network(part.flatten(1)), torch.randn(6, 3, 2, 2))
+    torch.autograd.backward(features.sum() * value)
+    encode.finish()  # type: ignore[attr-defined]  # optional in the protocol
+    assert network.weight.grad is not None
+    assert not bool(network.weight.grad.isfinite().all())
 
 
 def test_lite_code_draws_once_for_all_passes_and_caches_values() -> None:
