@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -129,9 +129,9 @@ class Study:
             exact = by_part(module, self._gradient(episode, reference, Case(REFERENCE, None), 0))
             truth = {part: vector.double() for part, vector in exact.items()}
             for case, seen in zip(cases, progress, strict=True):
-                self._draw(episode, case, seen, truth, first=number == 0)
+                for draw in self._draw(episode, case, seen, truth, first=number == 0):
+                    self.notify(done + draw, total, describe(case))
                 done += self.draws_of(case)
-                self.notify(done, total, describe(case))
         module.zero_grad(set_to_none=True)
         return [self._finding(case, seen) for case, seen in zip(cases, progress, strict=True) if seen.tallies]
 
@@ -156,7 +156,10 @@ class Study:
             )
         return [p.grad for p in module.parameters() if p.requires_grad]
 
-    def _draw(self, episode: Episode, case: Case, seen: _Progress, truth: dict[str, Tensor], *, first: bool) -> None:
+    def _draw(
+        self, episode: Episode, case: Case, seen: _Progress, truth: dict[str, Tensor], *, first: bool
+    ) -> Iterator[int]:
+        """Take the draws of one case, giving how many are done after each; they count once all are."""
         draws = self.draws_of(case)
         tallies = {part: TaskTally(vector, min(draws, BLOCKS)) for part, vector in truth.items()}
         for draw in range(draws):
@@ -167,6 +170,7 @@ class Study:
             seen.seconds.append(clock(self.assembly.device) - start)
             for part, vector in by_part(self.assembly.module, gradients).items():
                 tallies[part].add(vector)
+            yield draw + 1
         for part, tally in tallies.items():
             seen.tallies.setdefault(part, Tally()).add(tally)
         if first:

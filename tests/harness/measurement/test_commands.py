@@ -47,11 +47,11 @@ def test_a_study_as_json_of_a_trained_run(shell: Shell) -> None:
 def test_an_interrupted_study_writes_what_is_finished(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def draw(self: Study, *arguments: Any, **options: Any) -> None:
+    def draw(self: Study, *arguments: Any, **options: Any) -> Any:
         seen.append("")
         if len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
-        original(self, *arguments, **options)
+        return original(self, *arguments, **options)
 
     original = Study._draw
     monkeypatch.setattr(Study, "_draw", draw)

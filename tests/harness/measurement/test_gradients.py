@@ -133,12 +133,16 @@ def test_a_study_that_is_stopped_keeps_what_is_finished() -> None:
     subject = Assembly(learner, learner, build_estimator(small_settings()), torch.device("cpu"))
     cases = [Case("exact", None), Case("lite", 2), Case("lite", 4)]
 
+    seen: list[tuple[int, int, str]] = []
+
     def notify(done: int, total: int, what: str) -> None:
-        if what == "lite H=2":
+        seen.append((done, total, what))
+        if what == "lite H=4":
             stop.set()
 
     studied = Study(subject, 100, 100, 3, notify=notify, stop=stop)
     assert [finding.case for finding in studied.run([tiny_episode()], cases, 1)] == cases[:2]
+    assert seen == [(1, 7, "exact"), *((n, 7, "lite H=2") for n in (2, 3, 4)), (5, 7, "lite H=4")]
     assert studied.run([tiny_episode()], cases, 1) == []
 
 
