@@ -95,7 +95,7 @@ class Late(Sound):
     def adapt(self, support: Any, encode: Any) -> Any:
         total: Any = 0
         for power in (1, 2):
-            total = total + encode(lambda images: self.features(images) ** power * self.scale, support.images)  # noqa: B023
+            total = total + encode(lambda images: self.features(images) ** power * self.scale, support.images)  # noqa: B023 - the breach
         return Means(torch.stack([total[support.labels == c].mean(0) for c in range(support.way)]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lite_bench.harness.cli import flags
-from lite_bench.harness.cli.output import Progressor, print_json, say
+from lite_bench.harness.cli.output import Progressor, say
+from lite_bench.harness.cli.reports import publish
 from lite_bench.harness.cli.words import names_of, numbers_of, precisions_of
 from lite_bench.harness.errors import InterruptedRunError
-from lite_bench.harness.files import write_atomically
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.records import file_name
 
@@ -88,6 +87,8 @@ def gradients(
 
     Example: `lite-bench gradients protonets --backbone conv4+gn --no-pretrained --image-size 28`
     """
+    from lite_bench.harness.measurement.plots import plot_gradients
+
     cases_asked = {"gradient": names_of(gradient), "h": numbers_of(h, "--h"), "precision": precisions_of(precision)}
     given: dict[str, Any] = {
         "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query), "data_dir": data_dir,
@@ -98,14 +99,7 @@ def gradients(
     settings, opened, assembly = _subject(learner, checkpoint, given)
     content = study(settings, opened, assembly, cases_asked, draws, tasks)
     folder = output_dir or Path("gradients") / file_name(f"{settings.learner}-{settings.backbone}-{opened.image_size}")
-    write(folder, content)
-    if json:
-        print_json(content)
-    else:
-        typer.echo(markdown(content))
-    say(f"Table, plot and figures: {folder}")
-    if content["interrupted"]:
-        raise InterruptedRunError(f"Stopped; {folder} holds what was finished. Run it again for the rest.")
+    publish(folder, "gradients", content, markdown, plot_gradients, as_json=json)
 
 
 def _subject(learner: str | None, checkpoint: Path | None, given: dict[str, Any]) -> tuple[Settings, Suite, Assembly]:
@@ -206,12 +200,3 @@ def rows_of(finding: dict[str, Any]) -> list[list[str]]:
             [name, "–" if case["h"] is None else str(case["h"]), part, *figures, f"{found['cosine']:.3f}", *cost]
         )
     return rows
-
-
-def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write table, figures and plot into ``folder``."""
-    from lite_bench.harness.measurement.plots import plot_gradients
-
-    write_atomically(folder / "gradients.md", markdown(content) + "\n")
-    write_atomically(folder / "gradients.json", json_module.dumps(content, indent=1) + "\n")
-    plot_gradients(content, folder / "gradients.png")

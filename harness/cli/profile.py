@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lite_bench.harness.cli import flags
-from lite_bench.harness.cli.output import print_json, say
+from lite_bench.harness.cli.output import say
+from lite_bench.harness.cli.reports import publish
 from lite_bench.harness.cli.words import names_of, numbers_of
-from lite_bench.harness.errors import InterruptedRunError
-from lite_bench.harness.files import write_atomically
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.records import file_name
 
@@ -58,6 +56,7 @@ def profile(
 
     Example: `lite-bench profile protonets --backbone conv4 --image-size 28 --support 50,100 --repeats 1`
     """
+    from lite_bench.harness.measurement.plots import plot_profile
     from lite_bench.harness.settings import resolve
 
     given: dict[str, Any] = {
@@ -71,14 +70,7 @@ def profile(
     works = make_works(names_of(gradient), numbers_of(lite_h, "--lite-h"), supports)
     content = measure(resolve(given, None), works, way, queries, repeats)
     folder = output_dir or Path("profile") / file_name(f"{learner}-{content['backbone']}-{image_size}")
-    write(folder, content)
-    if json:
-        print_json(content)
-    else:
-        typer.echo(markdown(content))
-    say(f"Table, plot and figures: {folder}")
-    if content["interrupted"]:
-        raise InterruptedRunError(f"Stopped; {folder} holds what was finished. Run it again for the rest.")
+    publish(folder, "profile", content, markdown, plot_profile, as_json=json)
 
 
 def make_works(estimators: list[str], h: list[int], supports: list[int]) -> list[Work]:
@@ -182,12 +174,3 @@ def row_of(found: dict[str, Any], n_query: int) -> list[str]:
     row += [f"{seconds:.3g}" for seconds in found["parts"].values()]
     floor = found["floor_seconds"]
     return [*row, f"{floor:.3g}", f"{total / floor:.2f}", f"{found['peak_bytes'] / 1e9:.2f}"]
-
-
-def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write table, figures and plot into ``folder``."""
-    from lite_bench.harness.measurement.plots import plot_profile
-
-    write_atomically(folder / "profile.md", markdown(content) + "\n")
-    write_atomically(folder / "profile.json", json_module.dumps(content, indent=1) + "\n")
-    plot_profile(content, folder / "profile.png")

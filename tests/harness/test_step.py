@@ -207,7 +207,7 @@ def test_a_loss_without_any_parameter_is_refused() -> None:
 @pytest.mark.parametrize("name", ["lite", "lite-importance"])
 def test_a_frozen_network_is_refused_whatever_h(name: str) -> None:
     class Frozen(Toy):
-        penalty = None  # type: ignore[assignment]
+        penalty = None  # type: ignore[assignment]  # none at all
 
         def features(self, images: Tensor) -> Tensor:
             return images.flatten(1).double() / 255 @ self.network.detach() / 7

@@ -110,7 +110,7 @@ def test_what_makes_the_gradient_wrong_is_refused_before_measuring() -> None:
     with pytest.raises(IncompatibleError, match="--gradient"):
         plan("1GB", learner=build(ProtoNets, batch_statistics=True).train())
     with pytest.raises(UsageError, match="--memory-budget is not given"):
-        choose_sizes(small_settings(), Assembly(None, None, None, torch.device("cpu")), [])  # type: ignore[arg-type]
+        choose_sizes(small_settings(), Assembly(None, None, None, torch.device("cpu")), [])  # type: ignore[arg-type]  # never looked at
 
 
 def test_sizes_double_up_to_the_largest() -> None:
