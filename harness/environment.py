@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 DISTRIBUTIONS = ("lite-bench", "torch", "torchvision", "timm", "numpy", "pillow", "tensorflow-datasets")
 GIT_SECONDS = 5.0
@@ -105,6 +108,15 @@ def describe_devices() -> dict[str, Any]:
         "gpus": [{"name": each.name, "memory_bytes": each.total_memory} for each in properties],
         "mps": torch.backends.mps.is_available(),
     }
+
+
+def device_text(device: torch.device) -> str:
+    """Name a device for the heading of a table."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def weights_cache_folders(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, say
 from lite_bench.harness.cli.reports import publish
 from lite_bench.harness.cli.words import names_of, numbers_of, precisions_of
+from lite_bench.harness.environment import device_text
 from lite_bench.harness.errors import InterruptedRunError
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.records import file_name
@@ -142,7 +143,6 @@ def study(
         findings = studied.run(islice(episodes, n_tasks), cases, n_tasks)
     if not findings:
         raise InterruptedRunError("Stopped before anything was finished.")
-    cuda = assembly.device.type == "cuda"
     return {
         "learner": settings.learner,
         "backbone": settings.backbone,
@@ -153,7 +153,7 @@ def study(
         "way": way,
         "n_query": episodes[0].n_query,
         "batch_size": settings.batch_size,
-        "device": torch.cuda.get_device_name(assembly.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        "device": device_text(assembly.device),
         "torch": torch.__version__,
         "notes": notes,
         "interrupted": stop.is_set(),

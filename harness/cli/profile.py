@@ -12,6 +12,7 @@ from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import say
 from lite_bench.harness.cli.reports import publish
 from lite_bench.harness.cli.words import names_of, numbers_of
+from lite_bench.harness.environment import device_text
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.records import file_name
 
@@ -111,7 +112,6 @@ def measure(settings: Settings, works: list[Work], way: int, queries: int, repea
             found = profiler.measure(work, costs)
             say(f"{describe(work)}: {found.failed or f'{found.seconds:.2f} s, {found.peak_bytes / 1e9:.2f} GB'}")
             profiles.append(found)
-    cuda = assembly.device.type == "cuda"
     return {
         "learner": settings.learner,
         "backbone": settings.backbone,
@@ -121,7 +121,7 @@ def measure(settings: Settings, works: list[Work], way: int, queries: int, repea
         "batch_size": sizes.chunk,
         "query_batch_size": sizes.query,
         "precision": settings.precision,
-        "device": torch.cuda.get_device_name(assembly.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        "device": device_text(assembly.device),
         "torch": torch.__version__,
         "macs_per_image": asdict(costs),
         "interrupted": len(profiles) < len(works),
@@ -160,7 +160,7 @@ def markdown(content: dict[str, Any]) -> str:
 LEGEND = """\
 Seconds of one training task, synchronised. images/s: support images and queries. floor: forward of N support images, \
 backward of H, forward and backward of the queries, at the rate of the plain forward of the support set. peak: memory \
-of tensors above model, optimizer and images."""
+of tensors above model and optimizer, on a GPU with the task's images."""
 
 
 def row_of(found: dict[str, Any], n_query: int) -> list[str]:

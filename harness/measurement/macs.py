@@ -13,12 +13,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @torch.no_grad()
 def count_macs(network: Callable[[Tensor], Tensor], images: Tensor) -> int:
-    """Count the multiply-accumulates of convolutions, matrix products and attention in ``network(images)``.
+    """Count the multiply-accumulates of ``network(images)``, forward only; see `macs_of`."""
+    return macs_of(lambda: network(images))
 
-    Attention is forced onto its plain form: fused kernels are invisible to the counter on the CPU.
+
+def macs_of(work: Callable[[], object]) -> int:
+    """Count the multiply-accumulates of convolutions, matrix products and attention in ``work``, backward included.
+
+    Attention is forced onto its plain form: fused kernels are invisible to the counter on the CPU. Factorisations and
+    triangular solves are not counted.
     """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(images)
+        work()
     return int(counter.get_total_flops()) // 2
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from lite_bench.harness.assembly import Assembly, precision_context
 from lite_bench.harness.buffers import kept_buffers
 from lite_bench.harness.core import Episode, Estimator, QueryBatch, Support, Task
+from lite_bench.harness.measurement.macs import macs_of
 from lite_bench.harness.measurement.peak import Peak, measure_peak
 from lite_bench.harness.measurement.stopwatch import Stopwatch, clock
 from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memory
@@ -52,7 +50,8 @@ class Profile:
     Attributes:
         work: the task.
         parts: seconds by part.
-        peak_bytes: most memory that tensors took, above what they took before the task.
+        peak_bytes: most memory that tensors took, above what they took before the task; on a GPU that includes the
+            task's images, which are copied there.
         reserved_bytes: most memory that torch took from a GPU, all told.
         macs: multiply-accumulates of the floor.
         floor_seconds: the floor.
@@ -204,13 +203,13 @@ class Profiler:
 
     def _macs(self, episode: Episode) -> int:
         estimator = self._estimator(Work("full", None, len(episode.support.labels)))
-        return counted(lambda: self._task(episode, estimator, Stopwatch(self.device)))
+        return macs_of(lambda: self._task(episode, estimator, Stopwatch(self.device)))
 
     @torch.no_grad()
     def _forward_macs(self, n_support: int) -> int:
         support = move_support(self.episode(n_support, 0).support, self.device)
         estimator = self._estimator(Work("full", None, n_support))
-        return counted(
+        return macs_of(
             lambda: self.assembly.learner.adapt(support, estimator.begin(support, torch.Generator()).encode())
         )
 
@@ -230,13 +229,6 @@ class Profiler:
         if available is None or predicted < SHARE_OF_MACHINE * available:
             return None
         return f"would need about {predicted / 1e9:.0f} GB"
-
-
-def counted(work: Callable[[], object]) -> int:
-    """Count the multiply-accumulates of convolutions, matrix products and attention in ``work``."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        work()
-    return int(counter.get_total_flops()) // 2
 
 
 def machine_bytes() -> int | None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from lite_bench.harness import environment
 
@@ -37,7 +38,7 @@ def test_description_is_json_with_the_versions_that_matter() -> None:
 
 
 def test_describing_versions_imports_nothing_heavy() -> None:
-    describe = "from lite_bench.harness.environment import describe_environment; describe_environment()"
+    describe = "from lite_bench.harness.environment import device_text, describe_environment; describe_environment()"
     code = f"{describe}; import sys; print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])"
     assert python(code) == "[]"
 
@@ -92,3 +93,9 @@ def test_weights_folders_are_those_of_the_libraries(environ: dict[str, str], mon
     folders = environment.weights_cache_folders(environ)
     assert folders["torch"] == Path(torch.hub.get_dir()) / "checkpoints"
     assert folders["huggingface"] == Path(hugging_face)
+
+
+def test_a_device_is_named_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment.device_text(torch.device("cpu")) == f"CPU, {torch.get_num_threads()} threads"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device}")
+    assert environment.device_text(torch.device("cuda:1")) == "card cuda:1"
