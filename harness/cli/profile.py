@@ -142,8 +142,8 @@ def markdown(content: dict[str, Any]) -> str:
     """Write the profile as a Markdown table with what its columns mean."""
     costs = content["macs_per_image"]
     what = [content["learner"], content["backbone"], f"{content['image_size']} px", f"{content['way']}-way"]
-    what += [f"M = {content['n_query']}", f"batches of {content['batch_size']} support images"]
-    what += [f"and {content['query_batch_size']} queries", content["precision"], content["device"]]
+    batches = f"batches of {content['batch_size']} support images and {content['query_batch_size']} queries"
+    what += [f"M = {content['n_query']}", batches, content["precision"], content["device"]]
     per_image = ", ".join(f"{name.replace('_', ' ')} {macs / 1e9:.3g}" for name, macs in costs.items())
     lines = [
         f"{', '.join(what)}, torch {content['torch']}",
