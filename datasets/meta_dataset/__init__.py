@@ -1,0 +1,1 @@
+"""Meta-Dataset: specifications, records and episodes of its sources."""

@@ -1,0 +1,1 @@
+"""TFRecord files without TensorFlow: framing, checksums, `tf.train.Example`, and random access."""
