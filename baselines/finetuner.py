@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
+from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
 
@@ -79,7 +80,7 @@ class FineTuner(nn.Module):
             optimizer.step()
         return LinearHead(weight.detach(), bias.detach())
 
-    def classify(self, state: LinearHead, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+    def classify(self, state: LinearHead, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Apply the fitted head."""
         features = self.backbone(images)
         with full_precision(features):

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
+from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
 
@@ -115,7 +116,7 @@ class FirstOrderMAML(nn.Module):
                 is_head = any(target is h for h in head)
                 target.sub_(gradient, alpha=self.inner_lr if is_head else self.backbone_lr)
 
-    def classify(self, state: AdaptedNetwork, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+    def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Apply the task's own network."""
         features = self.backbone(images, state.backbone)
         with full_precision(features):

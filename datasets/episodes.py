@@ -42,12 +42,12 @@ def build_episode(task: Task, plan: Plan, load: Load) -> Episode:
     )
 
 
-def suite_id(name: str, version: int, factory: Callable[..., Any], options: Mapping[str, object]) -> str:
+def suite_id(name: str, version: int | str, factory: Callable[..., Any], options: Mapping[str, object]) -> str:
     """Name a suite so that two suites with different tasks never share a name.
 
     Args:
         name: the suite's own name.
-        version: raised whenever the same options give other tasks.
+        version: raised, or changed, whenever the same options give other tasks.
         factory: the suite's class, whose signature holds the defaults.
         options: the options that decide the tasks.
 

@@ -21,6 +21,9 @@ MAX_VARIABLE_QUERY = 10
 MAX_CLASS_SUPPORT = 100
 
 
+Draws = np.random.Generator | np.random.RandomState
+
+
 @dataclass(frozen=True)
 class Rule:
     """How many classes and images an episode takes; None means variable.
@@ -188,11 +191,11 @@ def query_count(sizes: np.ndarray, rule: Rule) -> int:
     return min(MAX_VARIABLE_QUERY, spare)
 
 
-def support_counts(sizes: np.ndarray, n_query: int, rule: Rule, generator: np.random.Generator) -> np.ndarray:
+def support_counts(sizes: np.ndarray, n_query: int, rule: Rule, generator: Draws) -> np.ndarray:
     """Draw the support images per class, int64 [C].
 
-    A variable shot follows the distribution of Meta-Dataset (Triantafillou et al., ICLR 2020), drawn from our
-    own generator: with r_c = n_c - q left of class c and beta ~ U[0, 1), the total is
+    A variable shot follows the distribution of Meta-Dataset (Triantafillou et al., ICLR 2020), in the order of
+    its own draws: with r_c = n_c - q left of class c and beta ~ U[0, 1), the total is
     S = min(max_support, sum_c floor(beta min(100, r_c)) + 1), shared out in proportion to n_c exp(alpha_c)
     with alpha_c ~ U(-ln 2, ln 2): s_c = min(floor(p_c (S - C)) + 1, r_c).
     """

@@ -16,11 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lite_bench.harness.core import Estimator, Learner, Suite, SuiteFactory, stable_key
 from lite_bench.harness.errors import IncompatibleError, PluginError, UsageError
 from lite_bench.harness.memory import keep_freed_memory
-from lite_bench.harness.options import check_options
+from lite_bench.harness.options import check_options, option_parameters
 from lite_bench.harness.registry import BACKBONES, ESTIMATORS, LEARNERS, SUITES
 from lite_bench.harness.settings import Settings
 
 ANY_TIMM = "timm"
+SIGNED = "signed"
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,26 @@ def choose_suite(data_dir: Path | None) -> tuple[str, str]:
 
 
 def build_suite(name: str, image_size: int | None, data_dir: Path | None, options: dict[str, Any]) -> Suite:
-    """Open the suite ``name``, or ``name:PATH`` for one that reads a folder of the user's."""
-    base, _, path = name.partition(":")
+    """Open the suite ``name``, or ``name:PATH`` for one that reads a folder of the user's; ``name@version`` pins it.
+
+    Raises:
+        UsageError: the suite reads no folder, or has no such version.
+    """
+    head, _, path = name.partition(":")
+    base, _, version = head.partition("@")
     factory = SUITES.load(base)
     if path and factory.embedded:
         raise UsageError(f"Suite {base} reads no folder, but --suite {name} names one; write --suite {base}.")
+    if version and "version" in option_parameters(factory):
+        if options.get("version", version) != version:
+            raise UsageError(f"--suite {name} and -S version={options['version']} contradict each other; give one.")
+        options = {**options, "version": version}
     typed = check_options(factory, options, f"suite {base!r}", "-S")
-    return cast("Suite", factory(image_size, Path(path) if path else data_dir, **typed))
+    suite = cast("Suite", factory(image_size, Path(path) if path else data_dir, **typed))
+    present = suite.id.partition("@")[2].partition("+")[0]
+    if version and version != present:
+        raise UsageError(f"Suite {base} has the version {present}, not {version}; write --suite {base}@{present}.")
+    return suite
 
 
 def build_backbone(
@@ -121,6 +135,8 @@ def build_learner(settings: Settings, image_size: int, *, weights_follow: bool =
     backbone = build_backbone(
         settings.backbone, image_size=image_size, pretrained=pretrained, weights=weights, seed=settings.seed
     )
+    if settings.pixel_range == SIGNED:
+        use_signed_pixels(backbone, settings.backbone)
     with seeded("learner", settings.seed):
         learner = factory(backbone, **options)
     if not isinstance(learner, nn.Module) or not isinstance(learner, Learner):
@@ -129,6 +145,22 @@ def build_learner(settings: Settings, image_size: int, *, weights_follow: bool =
             "adapt(support, encode) and classify(state, images)."
         )
     return learner, learner
+
+
+def use_signed_pixels(backbone: nn.Module, name: str) -> None:
+    """Let ``backbone`` map images to [-1, 1], the value v to v / 127.5 - 1.
+
+    Raises:
+        IncompatibleError: it has no buffers ``mean`` and ``std`` to set.
+    """
+    buffers = dict(backbone.named_buffers(recurse=False))
+    if not {"mean", "std"} <= buffers.keys():
+        raise IncompatibleError(
+            f"The suite's protocol maps images to [-1, 1], but backbone {name} has no buffers mean and std to set; "
+            "choose another backbone, or set pixel_range = 'backbone' in a --config file."
+        )
+    for buffer in (buffers["mean"], buffers["std"]):
+        buffer.fill_(0.5)
 
 
 def build_estimator(settings: Settings) -> Estimator:

@@ -35,7 +35,8 @@ class CheckpointInfo:
         image_size: side of the training images in pixels.
         step: optimizer steps taken.
         tasks: training tasks seen.
-        best_accuracy: best validation accuracy so far, or None.
+        best_accuracy: validation accuracy of the best model so far, the mean over sources, or None.
+        best_by_source: its accuracy on each source.
         format: version of this file's layout.
         groups: the optimizer's parameter groups without their tensors.
     """
@@ -46,6 +47,7 @@ class CheckpointInfo:
     step: int
     tasks: int
     best_accuracy: float | None = None
+    best_by_source: dict[str, float] = field(default_factory=dict)
     format: int = FORMAT
     groups: list[dict[str, Any]] = field(default_factory=list)
 

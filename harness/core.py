@@ -75,7 +75,7 @@ class Support:
     """The labelled images a learner adapts to.
 
     Attributes:
-        images: uint8 [N, 3, S, S].
+        images: [N, 3, S, S] of values 0 to 255: uint8, or float32 where a protocol resizes without rounding.
         labels: int64 [N], every class 0..way-1 present.
         way: number of classes C.
     """
@@ -90,8 +90,8 @@ class QueryBatch:
     """Some of the images to classify.
 
     Attributes:
-        images: uint8 [M, 3, S, S].
-        labels: int64 [M] in 0..way-1.
+        images: [M, 3, S, S] of values 0 to 255, uint8 or float32.
+        labels: int64 [M] in 0..way-1; in an evaluation also -1, for a class that the support set lacks.
         groups: int64 [M], what an item belongs to (the video of a frame), or None.
     """
 
@@ -113,11 +113,34 @@ class Episode:
     n_query: int
 
 
+@dataclass(frozen=True)
+class SourceData:
+    """What a suite of several data sets found of one of its sources.
+
+    Attributes:
+        fingerprint: a hash of the data, empty if it is missing.
+        synthetic: True for stand-in data, whose results never mix with real ones.
+        missing: why the source cannot be used and what to do about it, or empty.
+    """
+
+    fingerprint: str = ""
+    synthetic: bool = False
+    missing: str = ""
+
+
 class Suite(Protocol):
     """A benchmark: which tasks to train, validate and test on, and how their scores are grouped.
 
     A suite's entry point is a callable ``(image_size: int | None, data_dir: Path | None, *, option=..., ...)``
-    that returns one; its keyword-only parameters are the options of ``-S key=value``.
+    that returns one; its keyword-only parameters are the options of ``-S key=value``. One called ``version`` is also
+    set by ``--suite name@version``. Optional attributes:
+
+    * ``source_data: Mapping[str, SourceData]`` for a suite of several data sets, by test source. Missing ones are
+      passed over, and every result carries the hash of its own source.
+    * ``pixel_range = "signed"`` if the protocol maps images to [-1, 1] whatever the backbone was trained on.
+    * ``improves(candidate, incumbent) -> bool``, the protocol's choice between the validation accuracies by source of
+      two models; ``incumbent`` is None at first. By default the higher mean wins.
+    * ``notes: Sequence[str]`` to print when it is opened, ``class_splits()`` to record.
     """
 
     @property
@@ -130,7 +153,7 @@ class Suite(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the data read, recorded with every result."""
+        """A hash of the data read; a suite with ``source_data`` gives one of what it has in common there."""
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
@@ -194,7 +217,7 @@ class Learner(Protocol):
         """
 
     def classify(self, state: Any, images: Tensor) -> Tensor:
-        """Compute logits [M, C] for query images uint8 [M, 3, S, S]; each row depends on its image alone."""
+        """Compute logits [M, C] for query images [M, 3, S, S]; each row depends on its image alone."""
 
 
 class Draw(Protocol):

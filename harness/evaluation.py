@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,8 @@ import torch
 from torch import nn
 
 from lite_bench.harness.assembly import precision_context
-from lite_bench.harness.core import Episode, Estimator, Learner, Record, Split, Suite, Task
-from lite_bench.harness.errors import RunError
+from lite_bench.harness.core import Episode, Estimator, Learner, Record, SourceData, Split, Suite, Task
+from lite_bench.harness.errors import DataError, RunError
 from lite_bench.harness.files import write_errors
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.measurement.stopwatch import clock
@@ -160,11 +161,15 @@ class Evaluation:
             checkpoint=self.checkpoint,
             data=suite.fingerprint,
             precision=self.settings.precision,
+            source_data={name: found.fingerprint for name, found in source_data(suite).items() if not found.missing},
+            missing={name: found.missing for name, found in source_data(suite).items() if found.missing},
+            digests={source: digest_of(listed) for source, listed in tasks.items()},
             limit=self.settings.limit,
         )
 
     def record(self, suite: Suite, episode: Episode, score: Score) -> Record:
         """Write down one result."""
+        data = source_data(suite).get(episode.task.source, SourceData(suite.fingerprint))
         return Record(
             task=str(episode.task),
             suite=suite.id,
@@ -179,9 +184,21 @@ class Evaluation:
             adapt_seconds=score.adapt_seconds,
             classify_seconds=score.classify_seconds,
             checkpoint=self.checkpoint,
-            data=suite.fingerprint,
+            data=data.fingerprint,
             version=version("lite-bench"),
+            synthetic=data.synthetic,
         )
+
+
+def source_data(suite: Suite) -> Mapping[str, SourceData]:
+    """Give what a suite of several data sets found of each, or nothing for another suite."""
+    found: Mapping[str, SourceData] = getattr(suite, "source_data", {})
+    return found
+
+
+def digest_of(tasks: Sequence[Task]) -> str:
+    """Hash a list of tasks: SHA-256 over their names, one a line."""
+    return hashlib.sha256("".join(f"{task}\n" for task in tasks).encode()).hexdigest()
 
 
 Notify = Callable[[str, int, int, Record | None], None]
@@ -199,6 +216,8 @@ def evaluate(
 ) -> Manifest:
     """Score a learner on the suite's test tasks, going on where an earlier evaluation stopped.
 
+    Sources whose data is missing are passed over; evaluated again when it is there, they are added.
+
     Args:
         evaluation: the learner.
         suite: the benchmark.
@@ -208,16 +227,21 @@ def evaluate(
         notify: called as the work goes on.
 
     Raises:
-        RunError: ``run`` holds results of this suite for another checkpoint or other settings.
+        RunError: ``run`` holds results of this suite for another checkpoint, other data or other settings.
+        DataError: the data of every source is missing.
     """
     tasks = suite.tasks("test", seed)
     manifest = evaluation.manifest(suite, "test", seed, tasks)
+    if manifest.missing.keys() >= tasks.keys():
+        raise DataError(f"No source of {suite.id} can be evaluated: {next(iter(manifest.missing.values()))}")
     folder = results_folder(run, suite.id)
     if overwrite and folder.exists():
         with write_errors(folder):
             shutil.rmtree(folder)
     settled = _settle_manifest(folder, manifest)
     for source, listed in tasks.items():
+        if source in manifest.missing:
+            continue
         asked = listed[: manifest.expected(source)]
         path = records_path(run, suite.id, source)
         repair(path)
@@ -232,6 +256,23 @@ def evaluate(
     return settled
 
 
+MAY_CHANGE = ("limit", "label", "groups", "missing", "source_data", "digests")
+"""What of a manifest another evaluation of the same run may extend."""
+
+
+def _differences(earlier: Manifest, manifest: Manifest) -> Iterator[tuple[str, object, object]]:
+    """Yield what keeps two evaluations from being one: its name, and its values."""
+    for name, now in vars(manifest).items():
+        if name not in MAY_CHANGE and getattr(earlier, name) != now:
+            yield name, getattr(earlier, name), now
+    for kind in ("source_data", "digests"):
+        before, after = getattr(earlier, kind), getattr(manifest, kind)
+        for source in before.keys() & after.keys():
+            if before[source] != after[source]:
+                noun = "data" if kind == "source_data" else "list of tasks"
+                yield f"{noun} of {source}", before[source], after[source]
+
+
 def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Write the manifest, unless results of a different evaluation are there.
 
@@ -239,17 +280,12 @@ def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """
     if (folder / MANIFEST).is_file():
         earlier = read_manifest(folder)
-        differing = [
-            name
-            for name, value in vars(manifest).items()
-            if name not in ("limit", "label", "groups") and getattr(earlier, name) != value
-        ]
-        if differing:
-            name = differing[0]
+        for name, before, now in _differences(earlier, manifest):
             raise RunError(
-                f"{folder} holds results with another {name} ({getattr(earlier, name)!r}, now "
-                f"{getattr(manifest, name)!r}); use --overwrite to replace them, or evaluate in another run."
+                f"{folder} holds results with another {name} ({before!r}, now {now!r}); use --overwrite to replace "
+                "them, or evaluate in another run."
             )
+        manifest = replace(manifest, source_data={**earlier.source_data, **manifest.source_data})
         limits = (earlier.limit, manifest.limit)
         manifest = replace(manifest, limit=None if None in limits else max(limit for limit in limits if limit))
     write_manifest(folder, manifest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from lite_bench.harness.errors import DataError, UsageError
 from lite_bench.harness.files import append_line, write_atomically, write_errors
 
 MANIFEST = "suite.json"
-IDENTITY = ("suite", "learner", "backbone", "image_size", "checkpoint", "data")
-"""What every record has in common with its manifest; records that differ belong to another evaluation."""
+IDENTITY = ("suite", "learner", "backbone", "image_size", "checkpoint")
+"""What every record has in common with its manifest, beside its data; others belong to another evaluation."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Manifest:
         checkpoint: SHA-256 of the weights file, or ``untrained``.
         data: fingerprint of the suite's data.
         precision: number format of the networks, such as ``float32`` or ``bfloat16``.
+        source_data: fingerprint of each source's own data, for a suite of several data sets; ``data`` for the others.
+        missing: why a source could not be evaluated, by source.
+        digests: SHA-256 over the names of the protocol's tasks, one a line, by source.
         label: the name the user gave this row, or empty.
         limit: tasks per source if fewer than the protocol's were asked for, else None; then the results are
             partial and never more than a preview.
@@ -57,8 +60,15 @@ class Manifest:
     checkpoint: str
     data: str
     precision: str = "float32"
+    source_data: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     label: str = ""
     limit: int | None = None
+
+    def data_of(self, source: str) -> str:
+        """Fingerprint of the data of ``source``."""
+        return self.source_data.get(source, self.data)
 
     def expected(self, source: str) -> int:
         """Number of tasks of ``source`` that were asked for."""
@@ -228,7 +238,8 @@ def _check_identity(path: Path, number: int, manifest: Manifest, source: str, re
     except UsageError as error:
         raise DataError(f"{path}, line {number}: {error}.") from error
     pairs = [(name, getattr(record, name), getattr(manifest, name)) for name in IDENTITY]
-    pairs += [("source", record.source, source), ("task's suite", task.suite, manifest.suite)]
+    pairs += [("data", record.data, manifest.data_of(source)), ("source", record.source, source)]
+    pairs += [("task's suite", task.suite, manifest.suite)]
     pairs += [("task's source", task.source, source), ("split", task.split, manifest.split)]
     for name, found, wanted in [*pairs, ("seed", task.seed, manifest.seed)]:
         if found != wanted:

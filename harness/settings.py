@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lite_bench.harness.errors import UnknownNameError, UsageError
 
 Precision = Literal["fp32", "tf32", "bf16"]
+PixelRange = Literal["backbone", "signed"]
 DEFAULT_BACKBONE = "efficientnet_b0"
 DEFAULT_GRADIENT = "lite-importance"
 DEFAULT_LR = 1e-3
@@ -35,6 +36,8 @@ class Settings(BaseModel):
         suite_options: options of the suite (``-S key=value``).
         data_dir: folder with the suite's data.
         image_size: side of the images in pixels; None means the suite's own.
+        pixel_range: values that networks see: ``backbone`` for the mean and deviation its weights were trained with,
+            ``signed`` for [-1, 1]; None means as the suite's protocol says, or ``backbone``.
         gradient: name of the gradient estimator.
         lite_h: support images that carry a gradient; ``auto`` for as many as ``memory_budget`` allows.
         batch_size: images that travel through a network at once, queries and support alike.
@@ -46,6 +49,7 @@ class Settings(BaseModel):
         lr_halve_every: halve the learning rate after this many tasks; 0 never does.
         validate_every: training tasks between validations; 0 never validates.
         validation_tasks: validation tasks per source.
+        validate_at_end: validate after the last task too, if it is due.
         checkpoint_seconds: least time between two checkpoints.
         precision: of the networks: ``fp32``, ``tf32`` (convolutions of a GPU round their inputs to 10 bits) or
             ``bf16``; heads and statistics are in float32 always.
@@ -66,6 +70,7 @@ class Settings(BaseModel):
     suite_options: dict[str, Any] = Field(default_factory=dict)
     data_dir: Path | None = None
     image_size: int | None = Field(None, ge=8, le=4096)
+    pixel_range: PixelRange | None = None
     gradient: str = DEFAULT_GRADIENT
     lite_h: Annotated[int, Field(ge=0)] | Literal["auto"] = 40
     batch_size: int = Field(40, ge=1)
@@ -77,6 +82,7 @@ class Settings(BaseModel):
     lr_halve_every: int = Field(0, ge=0)
     validate_every: int = Field(1000, ge=0)
     validation_tasks: int = Field(50, ge=1)
+    validate_at_end: bool = True
     checkpoint_seconds: float = Field(60.0, ge=0)
     precision: Precision = "fp32"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -159,7 +159,7 @@ def nothing_to_learn(episode: Episode, estimator: Estimator) -> RunError:
 
 
 def move_support(support: Support, device: torch.device | str) -> Support:
-    """Copy a support set to ``device``, as uint8."""
+    """Copy a support set to ``device``, in the type it has."""
     images = support.images.to(device, non_blocking=True)
     return Support(images, support.labels.to(device, non_blocking=True), support.way)
 

@@ -10,7 +10,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import NoReturn, Protocol
@@ -163,7 +163,7 @@ class Training:
         with closing(iter(stream)) as episodes:
             while self.info.tasks < settings.tasks:
                 metrics = self._step(stream, episodes, interruption)
-                due = settings.validate_every and crossed(self.info.tasks, metrics.tasks, settings.validate_every)
+                due = self._validation_is_due(metrics.tasks)
                 if due:
                     metrics = replace(metrics, validation=self._validate(metrics, interruption))
                 self.info = replace(self.info, step=metrics.step, tasks=metrics.tasks)
@@ -173,6 +173,13 @@ class Training:
                     self._save()
                     saved = time.monotonic()
         self._save()
+
+    def _validation_is_due(self, tasks: int) -> bool:
+        """Say whether to validate after the step that ends at ``tasks``."""
+        settings = self.settings
+        if not settings.validate_every or (tasks == settings.tasks and not settings.validate_at_end):
+            return False
+        return crossed(self.info.tasks, tasks, settings.validate_every)
 
     def _step(self, stream: EpisodeStream, episodes: Iterator[Episode], interruption: threading.Event) -> StepMetrics:
         settings, start, waited = self.settings, time.perf_counter(), stream.waited
@@ -322,19 +329,20 @@ class Training:
         evaluation = Evaluation(
             self.learner, self.module, self.estimator, settings, self.device, note=self.reporter.note
         )
-        means = []
-        for tasks in self.suite.tasks("validation").values():
+        means: dict[str, float] = {}
+        for source, tasks in self.suite.tasks("validation").items():
             accuracies = []
             for _, score in evaluation.scores(self.suite, tasks[: self.settings.validation_tasks]):
                 accuracies.append(score.accuracy)
                 if interruption.is_set():
                     raise InterruptedRunError(f"Stopped while validating. {self._how_to_go_on()}")
-            means.append(estimate(accuracies).mean)
+            means[source] = estimate(accuracies).mean
         if not means:
             return None
-        accuracy = sum(means) / len(means)
-        if self.info.best_accuracy is None or accuracy > self.info.best_accuracy:
-            self.info = replace(self.info, best_accuracy=accuracy)
+        accuracy = sum(means.values()) / len(means)
+        improves: Improves = getattr(self.suite, "improves", higher_mean)
+        if improves(means, self.info.best_by_source or None):
+            self.info = replace(self.info, best_accuracy=accuracy, best_by_source=means)
             best = replace(self.info, step=metrics.step, tasks=metrics.tasks)
             save_checkpoint(self.run.checkpoint("best"), best, self.module)
         return accuracy
@@ -356,6 +364,17 @@ def trainable(module: nn.Module, name: str) -> list[nn.Parameter]:
             f"Evaluate it directly: lite-bench eval {name}"
         )
     return parameters
+
+
+Improves = Callable[[Mapping[str, float], Mapping[str, float] | None], bool]
+"""Says whether a model with these validation accuracies by source replaces the best so far, if there is one."""
+
+
+def higher_mean(candidate: Mapping[str, float], incumbent: Mapping[str, float] | None) -> bool:
+    """Prefer the higher mean over sources."""
+    if incumbent is None:
+        return True
+    return sum(candidate.values()) / len(candidate) > sum(incumbent.values()) / len(incumbent)
 
 
 def crossed(before: int, after: int, interval: int) -> bool:

@@ -11,6 +11,7 @@ from lite_bench.harness.statistics import Estimate, SourceScore, summarise
 from lite_bench.leaderboard.training import read_training
 
 NOT_EVALUATED = "Not part of this evaluation."
+NO_DATA = "The data of this source was missing; see `lite-bench data status`."
 NO_MEAN = "No mean: not every source it averages over is complete."
 SYNTHETIC = "Stand-in data: shows that everything runs, and says nothing about the real benchmark."
 
@@ -81,7 +82,7 @@ def make_row(results: Results) -> Row:
     notes = [*training.notes, *([SYNTHETIC] if summary.synthetic else [])]
     if summary.partial:
         notes.append(_limit_note(manifest))
-    sources = {name: _source_cell(score) for name, score in summary.sources.items()}
+    sources = {name: _source_cell(score, manifest.missing.get(name)) for name, score in summary.sources.items()}
     groups = {name: Cell(mean, "" if mean else NO_MEAN) for name, mean in summary.groups.items()}
     return Row(
         manifest=manifest,
@@ -114,10 +115,12 @@ def _limit_note(manifest: Manifest) -> str:
     return f"Preview: at most {manifest.limit} tasks per source (--limit); the protocol has {numbers}."
 
 
-def _source_cell(score: SourceScore) -> Cell:
-    """Show a source only when all of it is there."""
+def _source_cell(score: SourceScore, without: str | None = None) -> Cell:
+    """Show a source only when all of it is there; ``without`` says why its data was missing, if it was."""
     if score.complete:
         return Cell(score.estimate, "", score.done, score.expected)
+    if without and not score.done:
+        return Cell(None, NO_DATA, score.done, score.expected)
     missing = score.expected - score.done
     reason = f"{missing} of {score.expected} tasks are missing; repeat `lite-bench eval` to finish them."
     return Cell(None, reason, score.done, score.expected)

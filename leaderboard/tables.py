@@ -48,12 +48,31 @@ def make_tables(results: Iterable[Results]) -> list[Table]:
     Raises:
         DataError: a run's ``config.toml`` or ``run.json`` is damaged.
     """
-    by_key: dict[Key, list[Row]] = {}
+    by_key: dict[Key, list[Results]] = {}
     for each in results:
         manifest = each.manifest
         key = (manifest.suite, manifest.split, manifest.seed, manifest.data)
-        by_key.setdefault(key, []).append(make_row(each))
-    return [_make_table(key, tell_apart(by_key[key])) for key in sorted(by_key)]
+        by_key.setdefault(key, []).append(each)
+    return [
+        _make_table(key, tell_apart([make_row(each) for each in together]))
+        for key in sorted(by_key)
+        for together in _on_the_same_data(by_key[key])
+    ]
+
+
+def _on_the_same_data(results: Sequence[Results]) -> list[list[Results]]:
+    """Divide evaluations so that those together used the same data for every source that they share."""
+    groups: list[tuple[dict[str, str], list[Results]]] = []
+    for each in results:
+        own = each.manifest.source_data
+        for seen, members in groups:
+            if all(seen.get(source, data) == data for source, data in own.items()):
+                seen.update(own)
+                members.append(each)
+                break
+        else:
+            groups.append((dict(own), [each]))
+    return [members for _, members in groups]
 
 
 def _make_table(key: Key, rows: Sequence[Row]) -> Table:

@@ -1,6 +1,6 @@
 """Feature extractors: any timm network, ResNet-18 for 84 pixels, and the four-block Omniglot network.
 
-A backbone maps uint8 images [N, 3, S, S] to float features [N, D] after global average pooling. Its name may
+A backbone maps images [N, 3, S, S] to float features [N, D] after global average pooling. Its name may
 end in ``+gn``: every BatchNorm is then replaced by a per-image GroupNorm, which is what a network trained from
 scratch under ``lite`` or ``exact`` needs.
 """
@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lite_bench.harness.errors import UnknownNameError, UsageError, WeightsError
 from lite_bench.models.hub import cache_only_without_network
 from lite_bench.models.normalisation import with_per_image_norms
+from lite_bench.models.pixels import Pixels, normalised
 from lite_bench.models.weights import load_weights
 
 PER_IMAGE_SUFFIX = "+gn"
@@ -85,20 +86,17 @@ class Backbone(nn.Module):
             )
         return int(shape[1])
 
-    def scale(self, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N channels S S"]:
-        """Map uint8 images to the range the network was trained on."""
-        pixels = images.to(self.mean.dtype).div_(255)
-        if self.mean.shape[1] == 1:
-            pixels = pixels.mean(1, keepdim=True)
-        return pixels.sub_(self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
+    def scale(self, images: Pixels[Tensor, "N 3 S S"]) -> Float[Tensor, "N channels S S"]:
+        """Map images to the range the network works on."""
+        return normalised(images, self.mean, self.std)
 
     def forward(
-        self, images: UInt8[Tensor, "N 3 S S"], parameters: Mapping[str, Tensor] | None = None
+        self, images: Pixels[Tensor, "N 3 S S"], parameters: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "N D"]:
         """Compute features, in float32 or better whatever the precision inside.
 
         Args:
-            images: uint8 [N, 3, S, S].
+            images: values 0 to 255 [N, 3, S, S].
             parameters: values to use in place of the network's own, by parameter name (adapted weights, FiLM).
         """
         pixels = self.scale(images)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
+from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 from lite_bench.models.set_encoder import Statistics
 from lite_bench.models.task_encoder import AdaptedBody, TaskEncoder
@@ -81,7 +82,7 @@ class CNAPs(nn.Module):
             weight, bias = self.head(class_means(features, support.labels, support.way))
         return LinearTask(body, weight, bias)
 
-    def classify(self, state: LinearTask, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+    def classify(self, state: LinearTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Apply the generated classifier to modulated query features."""
         features = self.body.features(state.body, images)
         with full_precision(features):

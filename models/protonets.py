@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -14,6 +14,7 @@ from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.normalisation import fix_batch_statistics
+from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
 
@@ -71,7 +72,7 @@ class ProtoNets(nn.Module):
         with full_precision(features):
             return Prototypes(class_means(features, support.labels, support.way))
 
-    def classify(self, state: Prototypes, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+    def classify(self, state: Prototypes, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Compare query features with the prototypes."""
         features = cast("Tensor", self.backbone(images))
         with full_precision(features):

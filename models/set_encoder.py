@@ -6,10 +6,11 @@ import itertools
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lite_bench.models.normalisation import PerImageNorm
+from lite_bench.models.pixels import Pixels, normalised
 
 EMBEDDING = 64
 BLOCKS = 5
@@ -57,8 +58,7 @@ class SetEncoder(nn.Module):
         super().train(mode if self.statistics == "image" else self.statistics == "batch")
         return self
 
-    def forward(self, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N 64"]:
+    def forward(self, images: Pixels[Tensor, "N 3 S S"]) -> Float[Tensor, "N 64"]:
         """Embed each image."""
-        pixels = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
-        maps = self.blocks(pixels.contiguous(memory_format=torch.channels_last))
+        maps = self.blocks(normalised(images, self.mean, self.std))
         return cast("Tensor", maps.mean((2, 3)).to(self.mean.dtype))

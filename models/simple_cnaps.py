@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.mahalanobis import ClassGaussians, fit_class_gaussians, mahalanobis_squared
+from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 from lite_bench.models.set_encoder import Statistics
 from lite_bench.models.task_encoder import AdaptedBody, TaskEncoder
@@ -69,7 +70,7 @@ class SimpleCNAPs(nn.Module):
             classes = fit_class_gaussians(features, support.labels, support.way, self.beta, self.compat_one_shot)
         return GaussianTask(body, classes)
 
-    def classify(self, state: GaussianTask, images: UInt8[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+    def classify(self, state: GaussianTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Score queries by negative squared Mahalanobis distance."""
         features = self.body.features(state.body, images)
         with full_precision(features):

@@ -60,6 +60,6 @@ class TaskEncoder(nn.Module):
         return AdaptedBody(film), encode(partial(self.backbone, parameters=film), support.images)
 
     def features(self, body: AdaptedBody, images: Tensor) -> Float[Tensor, "M D"]:
-        """Compute the features of uint8 images [M, 3, S, S] with the task's modulation."""
+        """Compute the features of images [M, 3, S, S] with the task's modulation."""
         features: Tensor = self.backbone(images, body.film)
         return features

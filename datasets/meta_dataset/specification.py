@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from lite_bench.harness.core import Split
 
 SPLITS: tuple[Split, Split, Split] = ("train", "validation", "test")
+Member = TypeVar("Member")
 MIN_LEAVES, MAX_LEAVES = 5, 392
 """Nodes of a class graph are episodes' roots if they span so many classes (Meta-Dataset's sampler)."""
+
+
+def _all_splits(members: Mapping[Split, Member], none: Member) -> dict[Split, Member]:
+    return {split: members.get(split, none) for split in SPLITS}
 
 
 def consecutive(sizes: Mapping[Split, int]) -> dict[Split, range]:
@@ -44,6 +50,10 @@ class FlatSpecification:
     images: tuple[int, ...]
     classes_per_split: Mapping[Split, int]
 
+    def __post_init__(self) -> None:
+        """Give every split a number, so that equal specifications compare equal."""
+        object.__setattr__(self, "classes_per_split", _all_splits(self.classes_per_split, 0))
+
     @cached_property
     def splits(self) -> dict[Split, range]:
         """Class ids of each split."""
@@ -69,6 +79,10 @@ class BiLevelSpecification:
     superclass_names: tuple[str, ...]
     classes_per_superclass: tuple[int, ...]
     superclasses_per_split: Mapping[Split, int]
+
+    def __post_init__(self) -> None:
+        """Give every split a number, so that equal specifications compare equal."""
+        object.__setattr__(self, "superclasses_per_split", _all_splits(self.superclasses_per_split, 0))
 
     @cached_property
     def superclasses(self) -> dict[Split, range]:
@@ -123,6 +137,10 @@ class HierarchicalSpecification:
     class_names: tuple[str, ...]
     images: tuple[int, ...]
     graphs: Mapping[Split, Mapping[str, Node]]
+
+    def __post_init__(self) -> None:
+        """Give every split a graph, so that equal specifications compare equal."""
+        object.__setattr__(self, "graphs", _all_splits(self.graphs, {}))
 
     @cached_property
     def splits(self) -> dict[Split, range]:

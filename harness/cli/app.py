@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lite_bench.harness.cli.data import data
 from lite_bench.harness.cli.doctor import doctor
 from lite_bench.harness.cli.evaluate import evaluate_command
 from lite_bench.harness.cli.gradients import gradients
@@ -63,6 +64,7 @@ def build_app() -> typer.Typer:
     app.command("eval")(evaluate_command)
     app.command("gradients")(gradients)
     app.command("profile")(profile)
+    app.add_typer(data)
     app.command("list")(list_objects)
     app.command("info")(info)
     app.command("doctor")(doctor)

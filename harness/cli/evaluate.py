@@ -162,7 +162,7 @@ def _untrained(
 ) -> tuple[RunFolder, Evaluation, Suite]:
     """Build a learner from settings alone, in a run folder of its own."""
     from lite_bench.harness.assembly import assemble
-    from lite_bench.harness.cli.train import class_splits, open_suite
+    from lite_bench.harness.cli.train import class_splits, fingerprints, open_suite
     from lite_bench.harness.runs import create_run
     from lite_bench.harness.settings import resolve
 
@@ -178,7 +178,7 @@ def _untrained(
         "eval",
         run_name,
         class_splits(suite),
-        {suite.id: suite.fingerprint},
+        fingerprints(suite),
     )
     return run, _evaluation(assembly, settings), suite
 
@@ -249,7 +249,8 @@ def on_suite(own: Settings, given: dict[str, Any]) -> Settings:
         changes["suite_options"] = {**own.suite_options, **changes.get("suite_options", {})}
     else:
         changes = {"suite_options": {}, "data_dir": None, **changes}
-    return own.changed(**changes)
+    # weights go with the pixels they were trained on; runs from before this was recorded had the backbone's
+    return own.changed(**changes, pixel_range=own.pixel_range or "backbone")
 
 
 def _evaluation(assembly: Assembly, settings: Settings, checkpoint: str | None = None) -> Evaluation:

@@ -170,7 +170,7 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
         "train",
         run_name,
         class_splits(suite),
-        {suite.id: suite.fingerprint},
+        fingerprints(suite),
     )
     if plan is not None:
         write_atomically(run.path / "memory.json", json.dumps(plan.plain(), indent=1) + "\n")
@@ -239,9 +239,19 @@ def open_suite(settings: Settings) -> tuple[Settings, Suite]:
         say(f"Suite: {name}, because {reason}.")
         settings = settings.changed(suite=name)
     suite = build_suite(name, settings.image_size, settings.data_dir, settings.suite_options)
+    if settings.pixel_range is None:
+        settings = settings.changed(pixel_range=getattr(suite, "pixel_range", "backbone"))
     for note in getattr(suite, "notes", ()):
         say(note)
     return settings, suite
+
+
+def fingerprints(suite: Suite) -> dict[str, str]:
+    """List the hashes of the data that ``suite`` found, by suite or by source of it."""
+    from lite_bench.harness.evaluation import source_data
+
+    sources = {f"{suite.id}/{name}": data.fingerprint for name, data in source_data(suite).items() if not data.missing}
+    return {suite.id: suite.fingerprint, **sources}
 
 
 def class_splits(suite: Suite) -> dict[Split, list[str]] | None:

@@ -1,0 +1,132 @@
+"""What `lite-bench data` does for VTAB+MD, source by source."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+from lite_bench.datasets.vtab.standin import standin_datasets, write_standin
+from lite_bench.datasets.vtab.tasks import PROFILES, VtabDataset, tasks
+from lite_bench.datasets.vtab_md.record_data import RecordData
+from lite_bench.datasets.vtab_md.records import FOLDER
+from lite_bench.datasets.vtab_md.standins import write_source
+from lite_bench.datasets.vtab_md.vtab_data import TFDS_FOLDER, PreparedData, Sun397Data
+from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
+from lite_bench.harness.errors import RunError
+
+IMAGE_FOLDER = "sun397-folder"
+
+
+class SourceKeeper(Protocol):
+    """Looks after the data of one source; the methods are those of `DataKeeper` for it alone."""
+
+    @property
+    def source(self) -> str:
+        """Its name."""
+
+    @property
+    def needs(self) -> str:
+        """What a preparation needs, in a line."""
+
+    def status(self, data_dir: Path | None) -> SourceStatus:
+        """Say where it is."""
+
+    def prepare(self, originals: Path | None, output: Path, workers: int, notify: Notify) -> str:
+        """Prepare it; gives what was done."""
+
+    def verify(self, data_dir: Path | None, *, decode: bool, workers: int, notify: Notify) -> list[str] | None:
+        """Check it; None if it is not there."""
+
+    def index(self, data_dir: Path | None, notify: Notify) -> IndexedSource | None:
+        """Index it; None if it is not there or needs no index."""
+
+
+class VtabMdData:
+    """Looks after the data of VTAB+MD."""
+
+    def __init__(self) -> None:
+        """List the sources."""
+        self._sources: dict[str, SourceKeeper] = {each.source: each for each in (*record_sources(), *vtab_sources())}
+
+    def status(self, data_dir: Path | None) -> list[SourceStatus]:
+        """See `DataKeeper.status`."""
+        place = data_dir.expanduser() if data_dir else None
+        return [each.status(place) for each in self._sources.values()]
+
+    def preparable(self) -> Mapping[str, str]:
+        """See `DataKeeper.preparable`."""
+        return {name: each.needs for name, each in self._sources.items()}
+
+    def prepare(self, source: str, originals: Path | None, output: Path, *, workers: int, notify: Notify) -> str:
+        """See `DataKeeper.prepare`."""
+        return self._sources[source].prepare(originals, output.expanduser(), workers, notify)
+
+    def verify(
+        self, sources: Sequence[str], data_dir: Path | None, *, decode: bool, workers: int, notify: Notify
+    ) -> dict[str, list[str]]:
+        """See `DataKeeper.verify`; a source that was asked for and is not there is a problem."""
+        found: dict[str, list[str]] = {}
+        for each in self._chosen(sources):
+            problems = each.verify(data_dir, decode=decode, workers=workers, notify=notify)
+            if problems is not None:
+                found[each.source] = problems
+            elif sources:
+                found[each.source] = [f"{each.source} was not found; {each.status(data_dir).next_step}"]
+        return found
+
+    def index(self, sources: Sequence[str], data_dir: Path | None, *, notify: Notify) -> list[IndexedSource]:
+        """See `DataKeeper.index`."""
+        indexed = (each.index(data_dir, notify) for each in self._chosen(sources))
+        return [each for each in indexed if each is not None]
+
+    def _chosen(self, sources: Sequence[str]) -> Iterator[SourceKeeper]:
+        return (each for name, each in self._sources.items() if not sources or name in sources)
+
+    def synthesise(self, output: Path, *, seed: int, notify: Notify) -> None:
+        """See `DataKeeper.synthesise`."""
+        output = output.expanduser()
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise RunError(f"{output} is not an empty folder; name a new one for the stand-ins.")
+        for each in record_sources():
+
+            def progress(done: int, total: int, source: str = each.source) -> None:
+                notify(source, done, total, "classes")
+
+            write_source(each.source, output / FOLDER / each.source, seed, progress)
+        names = [*dict.fromkeys(dataset.name for dataset in standin_datasets()), IMAGE_FOLDER]
+        for number, name in enumerate(names):
+            notify("VTAB", number, len(names), name)
+            write_standin(output if name == IMAGE_FOLDER else output / TFDS_FOLDER, seed=seed, datasets=[name])
+        notify("VTAB", len(names), len(names), "data sets")
+
+
+def record_sources() -> list[RecordData]:
+    """List the Meta-Dataset sources of both versions, those for testing first."""
+    tables: dict[str, Any] = tomllib.loads(files(__package__).joinpath("protocol.toml").read_text(encoding="utf-8"))
+    versions = tables["versions"]
+    names = dict.fromkeys((*tables["test"], *(name for version in versions.values() for name in version["train"])))
+    found = []
+    for name in names:
+        trained = [version for version, table in versions.items() if name in table["train"]]
+        used = ["train" if len(trained) == len(versions) else f"train ({trained[0]})"] if trained else []
+        used += [split for split in ("validation", "test") if name in tables[split]]
+        found.append(RecordData(name, tuple(used)))
+    return found
+
+
+def vtab_sources() -> list[PreparedData | Sun397Data]:
+    """List the data sets of VTAB's tasks, each once, with the versions that use it if not both do."""
+    users: dict[tuple[VtabDataset, str | None] | None, set[str]] = {}
+    for task in tasks():
+        for profile in PROFILES:
+            selection = task.selections[profile]
+            key = None if selection.folder else (task.dataset, selection.config)
+            users.setdefault(key, set()).add(profile)
+    found: list[PreparedData | Sun397Data] = []
+    for key, profiles in users.items():
+        used = ("test" if len(profiles) == len(PROFILES) else f"test ({min(profiles)})",)
+        found.append(Sun397Data(used) if key is None else PreparedData(*key, used))
+    return found

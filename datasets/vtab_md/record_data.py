@@ -1,0 +1,133 @@
+"""One Meta-Dataset source for `lite-bench data`: find it, convert it, check it, index it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lite_bench.datasets.conversion.engine import convert
+from lite_bench.datasets.conversion.registry import converter
+from lite_bench.datasets.meta_dataset.catalogue import IMAGENET, IMAGENET_LITE, published
+from lite_bench.datasets.meta_dataset.source import RecordSource
+from lite_bench.datasets.meta_dataset.specification import Specification
+from lite_bench.datasets.tfrecords.index import load_index
+from lite_bench.datasets.vtab_md.records import FOLDER, MARKER, begun_source, find_source, search_folders
+from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
+from lite_bench.harness.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class RecordData:
+    """The records of one source.
+
+    Attributes:
+        source: its name.
+        used_for: what for.
+    """
+
+    source: str
+    used_for: tuple[str, ...]
+
+    @property
+    def needs(self) -> str:
+        """Say which original files a conversion needs, and where they are published."""
+        return "; ".join(f"{each.names[-1]} from {each.page}" for each in converter(self.source).originals)
+
+    def status(self, data_dir: Path | None) -> SourceStatus:
+        """Say where the source is."""
+        looked = tuple(search_folders(data_dir))
+        command = f"lite-bench data prepare {self.source} --from DOWNLOADS --output-dir DATA"
+        folder = find_source(self.source, data_dir)
+        if folder is None:
+            begun = begun_source(self.source, data_dir)
+            if begun is None:
+                return SourceStatus(
+                    self.source, self.used_for, "missing", None, looked, "", f"{command} ({self.needs})"
+                )
+            problem = "The conversion is not finished; go on with it:"
+            return SourceStatus(self.source, self.used_for, "incomplete", begun, looked, problem, command)
+        try:
+            RecordSource(folder).fingerprint  # noqa: B018  # it looks at every class file
+        except DataError as error:
+            step = f"Delete the folder, then: {command}"
+            return SourceStatus(self.source, self.used_for, "incomplete", folder, looked, str(error), step)
+        state = "stand-in" if (folder / MARKER).is_file() else "found"
+        return SourceStatus(self.source, self.used_for, state, folder, looked)
+
+    def prepare(self, originals: Path | None, output: Path, workers: int, notify: Notify) -> str:
+        """Convert the original files in ``originals`` to records below ``output``.
+
+        Raises:
+            UsageError: ``originals`` is not given.
+            DataError: an original is missing or damaged.
+            RunError: the disk is full, or another process converts the same source.
+        """
+        if originals is None:
+            raise UsageError(f"Preparing {self.source} needs --from FOLDER with {self.needs}.")
+
+        def progress(done: int, total: int) -> None:
+            notify(self.source, done, total, "images")
+
+        folder = output / FOLDER / self.source
+        report = convert(converter(self.source), originals, folder, workers=workers, progress=progress)
+        if report.was_complete:
+            return f"{folder} is complete already: {report.classes} classes, {report.images} images."
+        return f"Converted {self.source} to {folder}: {report.classes} classes, {report.images} images."
+
+    def verify(self, data_dir: Path | None, *, decode: bool, workers: int, notify: Notify) -> list[str] | None:
+        """Check specification and every record; None if the source is not there."""
+        folder = find_source(self.source, data_dir)
+        if folder is None:
+            return None
+        try:
+            records = RecordSource(folder)
+        except DataError as error:
+            return [str(error)]
+        problems = [] if (folder / MARKER).is_file() else differences(records)
+        classes = range(len(records.specification.images))
+        with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+            for number, found in enumerate(pool.map(lambda c: records.verify(c, decode=decode), classes), start=1):
+                problems += found
+                notify(self.source, number, len(classes), f"classes, {len(problems)} problems")
+        return problems
+
+    def index(self, data_dir: Path | None, notify: Notify) -> IndexedSource | None:
+        """Index every class file; None if the source is not there."""
+        folder = find_source(self.source, data_dir)
+        if folder is None:
+            return None
+        records = RecordSource(folder)
+        n_classes, n_records = len(records.specification.images), 0
+        for class_id in range(n_classes):
+            n_records += len(load_index(records.path(class_id))) - 1
+            notify(self.source, class_id + 1, n_classes, f"files, {n_records} records")
+        return IndexedSource(self.source, n_classes, n_records)
+
+
+def differences(records: RecordSource) -> list[str]:
+    """Compare classes and counts with the published ones; ImageNet may also be in the LITE authors' flat form."""
+    found, name = records.specification, records.folder.name
+    forms = [published(name), *([published(IMAGENET_LITE)] if name == IMAGENET else [])]
+    if any(_same(found, form) for form in forms):
+        return []
+    return [f"{records.folder}: {text}" for text in _first_differences(found, forms[0])]
+
+
+def _same(found: Specification, wanted: Specification) -> bool:
+    return not list(_first_differences(found, wanted))
+
+
+def _first_differences(found: Specification, wanted: Specification) -> Iterator[str]:
+    if found.splits != wanted.splits:
+        sizes = [" / ".join(str(len(ids)) for ids in each.splits.values()) for each in (found, wanted)]
+        yield f"has {sizes[0]} classes for train / validation / test; {wanted.name} has {sizes[1]}."
+        return
+    pairs = enumerate(zip(found.class_names, wanted.class_names, found.images, wanted.images, strict=True))
+    for class_id, (name, right_name, count, right_count) in pairs:
+        if name != right_name:
+            yield f"class {class_id} is {name!r} and should be {right_name!r}."
+            return
+        if count != right_count:
+            yield f"class {class_id} ({name}) has {count} images and should have {right_count}."

@@ -1,0 +1,106 @@
+"""Where the records of Meta-Dataset's sources are found, and the one set of readers that a suite keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+from lite_bench.datasets.meta_dataset.source import RecordSource
+from lite_bench.datasets.meta_dataset.specification import FlatSpecification, Specification
+from lite_bench.datasets.meta_dataset.specification_files import CHECKOUT_MARKS, SPECIFICATION, read_specification
+from lite_bench.datasets.tfrecords.reading import RecordReader
+from lite_bench.harness.errors import DataError
+
+RECORDS = "RECORDS"
+CHECKOUT = "META_DATASET_ROOT"
+FOLDER = "records"
+MARKER = "synthetic.json"
+"""A file of this name marks a folder of records as a stand-in."""
+
+
+def search_folders(data_dir: Path | None) -> list[Path]:
+    """List where folders of sources are looked for: ``data_dir``, its ``records``, then RECORDS."""
+    folders = [data_dir, data_dir / FOLDER] if data_dir else []
+    if root := os.environ.get(RECORDS):
+        folders.append(Path(root))
+    return [folder.expanduser() for folder in folders]
+
+
+def find_source(source: str, data_dir: Path | None) -> Path | None:
+    """Find the first folder of ``source`` that is complete."""
+    folders = (folder / source for folder in search_folders(data_dir))
+    return next((folder for folder in folders if (folder / SPECIFICATION).is_file()), None)
+
+
+def begun_source(source: str, data_dir: Path | None) -> Path | None:
+    """Find the first folder with records of ``source``, complete or not."""
+    folders = (folder / source for folder in search_folders(data_dir))
+    return next((folder for folder in folders if any(folder.glob("*.tfrecords"))), None)
+
+
+def missing_source(source: str, data_dir: Path | None) -> str:
+    """Say why ``source`` was not found, and what to do."""
+    folders = search_folders(data_dir)
+    if (begun := begun_source(source, data_dir)) is not None:
+        return (
+            f"The conversion of {source} in {begun} is not finished (no {SPECIFICATION}); repeat `lite-bench data "
+            f"prepare {source}` to go on with it."
+        )
+    root = os.environ.get(RECORDS) or os.environ.get(CHECKOUT)
+    if root and all((Path(root).expanduser() / mark).exists() for mark in CHECKOUT_MARKS):
+        return (
+            f"{root} is a checkout of Meta-Dataset's source code and holds no data; set {RECORDS} to the folder of "
+            f"converted records, which has a sub-folder per source ({source} among them)."
+        )
+    looked = ", ".join(str(folder) for folder in folders) or f"no place: neither --data-dir nor {RECORDS} is given"
+    return f"The records of {source} were not found (looked in {looked}); see `lite-bench data status`."
+
+
+class RecordFolders:
+    """The sources of Meta-Dataset that a suite reads, opened when they are first used; safe with several threads."""
+
+    def __init__(self, data_dir: Path | None, flat: Collection[str] = ()) -> None:
+        """Look for sources in ``data_dir`` and RECORDS.
+
+        Args:
+            data_dir: looked in first.
+            flat: sources whose structure and splits are passed over: all their classes are for training.
+        """
+        self._data_dir = data_dir
+        self._flat = flat
+        self._reader = RecordReader()
+        self._open: dict[str, RecordSource] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, source: str) -> RecordSource:
+        """Open ``source``.
+
+        Raises:
+            DataError: it is missing or its specification is damaged.
+        """
+        with self._lock:
+            if source not in self._open:
+                self._open[source] = self._opened(source)
+            return self._open[source]
+
+    def _opened(self, source: str) -> RecordSource:
+        folder = find_source(source, self._data_dir)
+        if folder is None:
+            raise DataError(missing_source(source, self._data_dir))
+        specification = dataclasses.replace(read_specification(folder), name=source)
+        if source in self._flat:
+            specification = all_for_training(specification)
+        return RecordSource(folder, self._reader, specification)
+
+    def synthetic(self, source: str) -> bool:
+        """Tell whether ``source`` is a stand-in."""
+        return (self[source].folder / MARKER).is_file()
+
+
+def all_for_training(specification: Specification) -> FlatSpecification:
+    """Pass over a source's splits and structure: all classes are for training, under the ids they have."""
+    names = specification.class_names
+    return FlatSpecification(specification.name, names, specification.images, {"train": len(names)})
