@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ PixelRange = Literal["backbone", "signed"]
 DEFAULT_BACKBONE = "efficientnet_b0"
 DEFAULT_GRADIENT = "lite-importance"
 DEFAULT_LR = 1e-3
+RECIPES = "lite_bench.recipes"
 
 
 class Settings(BaseModel):
@@ -164,16 +166,27 @@ def validate(values: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def recipes() -> list[str]:
+    """List the installed recipes, as ``--config`` takes them."""
+    return sorted(f"recipes/{entry.name}" for entry in files(RECIPES).iterdir() if entry.name.endswith(".toml"))
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings; keys may be written with ``-`` or ``_``. Relative paths stay relative.
+
+    ``recipes/NAME.toml`` names an installed recipe where there is no such file.
 
     Raises:
         UsageError: the file is missing or is not TOML.
     """
+    recipe = files(RECIPES) / path.name
+    installed = not path.exists() and path.parent == Path("recipes") and recipe.is_file()
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads((recipe if installed else path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}; give a TOML file.") from error
+        raise UsageError(
+            f"--config {path} cannot be read: {error.strerror}; give a TOML file, or one of {', '.join(recipes())}."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is not valid TOML: {error}.") from error
     return {key.replace("-", "_"): value for key, value in content.items()}

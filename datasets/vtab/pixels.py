@@ -92,8 +92,8 @@ def bilinear_binary(data: bytes, size: int) -> np.ndarray:
 def _filter(image: Image.Image, size: int, kernel: Image.Resampling) -> Image.Image:
     """Resize the rows, then the columns, rounding in between.
 
-    That is what Pillow did in one call when LITE was written. Newer versions begin with the columns where that is
-    less work, which changes pixels at edges by ten levels and more.
+    That is what Pillow did in one call when LITE was written. Since version 13 it begins with the columns where
+    the height shrinks most (python-pillow/Pillow #9549), which changes some pixels by ten levels and more.
     """
     return image.resize((size, image.height), kernel).resize((size, size), kernel)
 

@@ -37,9 +37,11 @@ class NotPrepared:
 
     Attributes:
         reason: one sentence: what is there and what to do.
+        present: something of the dataset is there, of another version or incomplete.
     """
 
     reason: str
+    present: bool
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,17 @@ def find_prepared(roots: Sequence[Path], name: str, config: str | None, versions
     for path in others:
         if path.name.partition(".incomplete")[0] in versions:
             state = "is what an interrupted preparation left" if ".incomplete" in path.name else f"has no {INFO}"
-            return NotPrepared(f"The copy of {dataset} in {path} {state}; delete it and {remedy}.")
+            return NotPrepared(f"The copy of {dataset} in {path} {state}; delete it and {remedy}.", present=True)
     if others:
         found = ", ".join(str(path) for path in others)
         accepted = " or ".join(versions)
-        return NotPrepared(f"Of {dataset} only {found} was found, and the version must be {accepted}; {remedy}.")
+        return NotPrepared(
+            f"Of {dataset} only {found} was found, and the version must be {accepted}; {remedy}.", present=True
+        )
     looked = ", ".join(str(root) for root in roots)
-    return NotPrepared(f"{dataset} was not found in {looked}; {remedy}, or give its folder as --data-dir.")
+    return NotPrepared(
+        f"{dataset} was not found in {looked}; {remedy}, or give its folder as --data-dir.", present=False
+    )
 
 
 def build_command(dataset: str) -> str:

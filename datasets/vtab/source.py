@@ -17,7 +17,7 @@ from torch import Tensor
 from lite_bench.datasets.vtab.labels import label_rule
 from lite_bench.datasets.vtab.pixels import resize_rule
 from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, find_prepared, search_roots
-from lite_bench.datasets.vtab.sun397 import Sun397Folder, find_folder
+from lite_bench.datasets.vtab.sun397 import Random, Sun397Folder, find_folder
 from lite_bench.datasets.vtab.tasks import Part, Profile, VtabDataset, VtabTask, cut
 from lite_bench.datasets.workers import for_each
 from lite_bench.harness.errors import DataError, UsageError
@@ -74,9 +74,7 @@ class LabelledDataset:
             ) from error
 
 
-def open_examples(
-    task: VtabTask, profile: Profile, data_dir: Path | None, rng: np.random.Generator | None = None
-) -> Examples:
+def open_examples(task: VtabTask, profile: Profile, data_dir: Path | None, rng: Random | None = None) -> Examples:
     """Open the data of a task where it is found.
 
     Args:
@@ -139,7 +137,7 @@ class VtabSource:
         profile: Profile,
         image_size: int,
         data_dir: Path | None = None,
-        rng: np.random.Generator | None = None,
+        rng: Random | None = None,
     ) -> None:
         """Find the data; no example is read.
 

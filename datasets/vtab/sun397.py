@@ -18,6 +18,9 @@ from lite_bench.datasets.vtab.prepared import MARKER
 from lite_bench.datasets.vtab.tasks import task_named
 from lite_bench.harness.errors import DataError
 
+Random = np.random.Generator | np.random.RandomState
+"""Whose permutation orders the draw; that of a RandomState is the same in every version of numpy."""
+
 N_IMAGES = 108754
 SPLIT_SEED = 15
 N_SUPPORT = 1000
@@ -27,7 +30,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", "
 PREPARE = "unpack SUN397.tar.gz of https://vision.princeton.edu/projects/2010/SUN/ into one folder per class"
 
 
-def search_folders(data_dir: Path | None) -> list[Path]:
+def search_places(data_dir: Path | None) -> list[Path]:
     """List where the image folder is looked for: ``data_dir/sun397``, then SUN397_ROOT."""
     folders = [data_dir / "sun397"] if data_dir else []
     if root := os.environ.get("SUN397_ROOT"):
@@ -50,7 +53,7 @@ def find_folder(data_dir: Path | None) -> Path:
     Raises:
         DataError: there is none.
     """
-    places = search_folders(data_dir)
+    places = search_places(data_dir)
     wanted = task_named("sun397").classes
     counts = {place: len(class_folders(place)) for place in places}
     for place, count in counts.items():
@@ -82,7 +85,7 @@ def split_images(n: int) -> dict[str, np.ndarray]:
     return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
-def draw_support(labels: np.ndarray, way: int, n_support: int, rng: np.random.Generator) -> np.ndarray:
+def draw_support(labels: np.ndarray, way: int, n_support: int, rng: Random) -> np.ndarray:
     """Draw a support set that covers the classes.
 
     Images are drawn one by one and kept unless two of their class are, until every class is there or after
@@ -120,7 +123,7 @@ class Sun397Folder:
         sizes: number of images of ``train``, ``validation``, ``test`` and of ``support``, drawn from ``train``.
     """
 
-    def __init__(self, folder: Path, rng: np.random.Generator) -> None:
+    def __init__(self, folder: Path, rng: Random) -> None:
         """List the images, split them and draw the support set from ``rng``.
 
         Raises:

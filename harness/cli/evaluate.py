@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from lite_bench.harness.statistics import Summary
 
 
+DASH = "–"
+DIGEST_SHOWN = 12
+"""Characters of a task list's digest in a table; records and JSON have it whole."""
+
+
 def evaluate_command(
     learner: Annotated[
         str | None,
@@ -269,9 +274,11 @@ def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:
     (results,) = [each for each in read_results(run.path) if each.manifest.suite == manifest.suite]
     summary = summarise(results.manifest, results.records)
     if as_json:
-        print_json({"run": str(run.path), "suite": manifest.suite, **_plain(summary)})
+        print_json({"run": str(run.path), "suite": manifest.suite, **_plain(summary, manifest)})
     else:
-        print_table(["source", "accuracy (95 % interval)", "tasks"], _rows(summary), title=manifest.suite)
+        columns = ["source", "accuracy (95 % interval)", "tasks", "task list"]
+        print_table(columns, _rows(summary, manifest), title=manifest.suite)
+        _name_missing(manifest)
     write_leaderboard(run.path, [run.path])
     say(f"Results: {run.path}\nNext: lite-bench leaderboard {run.path.parent.parent}")
 
@@ -285,13 +292,21 @@ def write_leaderboard(folder: Path, paths: list[Path]) -> Path:
     return path
 
 
-def _rows(summary: Summary) -> list[list[str]]:
+def _name_missing(manifest: Manifest) -> None:
+    if manifest.missing:
+        names = ", ".join(manifest.missing)
+        say(f"Not evaluated, because their data is missing: {names}. See `lite-bench data status`.")
+
+
+def _rows(summary: Summary, manifest: Manifest) -> list[list[str]]:
     rows = []
     for name, score in summary.sources.items():
-        text = "–" if score.estimate is None else percent(score.estimate.mean, score.estimate.half_width)
-        rows.append([name, text, f"{score.done}/{score.protocol}"])
+        text = DASH if score.estimate is None else percent(score.estimate.mean, score.estimate.half_width)
+        if score.estimate is None and name in manifest.missing:
+            text = "missing"
+        rows.append([name, text, f"{score.done}/{score.protocol}", manifest.digests.get(name, "")[:DIGEST_SHOWN]])
     for name, group in summary.groups.items():
-        rows.append([f"mean: {name}", "–" if group is None else percent(group.mean, group.half_width), ""])
+        rows.append([f"mean: {name}", DASH if group is None else percent(group.mean, group.half_width), "", ""])
     return rows
 
 
@@ -300,7 +315,7 @@ def percent(mean: float, half_width: float | None) -> str:
     return f"{100 * mean:.2f}" + ("" if half_width is None else f" ± {100 * half_width:.2f}")
 
 
-def _plain(summary: Summary) -> dict[str, Any]:
+def _plain(summary: Summary, manifest: Manifest) -> dict[str, Any]:
     sources = {
         name: {
             "accuracy": score.estimate and score.estimate.mean,
@@ -308,6 +323,8 @@ def _plain(summary: Summary) -> dict[str, Any]:
             "done": score.done,
             "expected": score.expected,
             "protocol": score.protocol,
+            "missing": manifest.missing.get(name),
+            "task_list": manifest.digests.get(name),
         }
         for name, score in summary.sources.items()
     }

@@ -441,3 +441,28 @@ def test_the_status_of_a_run_is_plain_json(tmp_path: Path) -> None:
     run = trained(small_settings(), tmp_path)
     status = json.loads((run.path / "run.json").read_text())
     assert (status["kind"], status["status"], status["tasks"], status["step"]) == ("train", "finished", 4, 2)
+
+
+def test_the_last_validation_may_be_left_out(tmp_path: Path) -> None:
+    training = prepare(small_settings(tasks=6, validate_every=2, validate_at_end=False), tmp_path)
+    training.execute()
+    assert [line["validation"] is None for line in timeless(training.run)] == [False, False, True]
+
+
+def test_a_suite_may_choose_the_best_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = prepare(small_settings(tasks=6, validate_every=2), tmp_path)
+    sources = list(training.suite.tasks("validation"))
+    asked: list[tuple[dict[str, float], dict[str, float] | None]] = []
+
+    def improves(candidate: dict[str, float], incumbent: dict[str, float] | None) -> bool:
+        assert list(candidate) == sources
+        asked.append((candidate, incumbent))
+        return len(asked) != 2
+
+    monkeypatch.setattr(training.suite, "improves", improves, raising=False)
+    training.execute()
+    (first, before), (_, second), (third, still) = asked
+    assert before is None
+    assert second == still == first  # the second model was refused, so the third is compared with the first
+    assert read_info(training.run.checkpoint("best")).best_by_source == third
+    assert read_info(training.run.checkpoint("best")).tasks == 6

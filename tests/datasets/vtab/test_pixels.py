@@ -95,7 +95,8 @@ def pillow(image: np.ndarray, size: int, kernel: Callable[[float], float], radiu
     across = apply(np.eye(height), filter_matrix(width, size, kernel, radius), image)
     across = np.clip(np.floor(across + 0.5), 0, 255).transpose(1, 2, 0)
     both = apply(filter_matrix(height, size, kernel, radius), np.eye(size), across)
-    return np.clip(np.floor(both + 0.5), 0, 255)
+    rounded: np.ndarray = np.clip(np.floor(both + 0.5), 0, 255)
+    return rounded
 
 
 FILTERS = [(pixels.lanczos, lanczos3, 3), (pixels.pillow_bilinear, triangle, 1)]
@@ -112,12 +113,20 @@ def test_lanczos_and_pillow_bilinear(height: int, width: int, size: int) -> None
         assert abs(result - pillow(image, size, kernel, radius)).max() <= 2
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(240, 320, 84), (96, 96, 224), (32, 32, 84)])
+@pytest.mark.parametrize(("height", "width", "size"), [(320, 240, 84), (240, 320, 84), (96, 96, 224), (360, 480, 224)])
 def test_lanczos_and_pillow_bilinear_to_the_level(height: int, width: int, size: int) -> None:
     image = random_image(height, width, 3)
     for resize, kernel, radius in FILTERS:
         difference = resize(encoded(image), size) != pillow(image, size, kernel, radius)
         assert difference.mean() < 0.01
+
+
+@given(height=SIZES, width=SIZES, size=SIZES)
+def test_one_call_of_pillow_is_the_same_where_it_begins_with_the_rows(height: int, width: int, size: int) -> None:
+    image = random_image(min(height, width), width, 3)
+    for resize, kernel in ((pixels.lanczos, Image.Resampling.LANCZOS), (pixels.pillow_bilinear, 2)):
+        once = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling(kernel)))
+        assert (resize(encoded(image), size) == once.transpose(2, 0, 1)).all()
 
 
 @pytest.mark.parametrize("size", [16, 64, 84, 224])

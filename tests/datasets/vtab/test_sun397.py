@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def test_split_sizes_round_halves_to_even() -> None:
 
 @given(st.integers(0, 3000))
 def test_split_is_torchs_random_split(n: int) -> None:
-    parts = random_split(range(n), split_sizes(n), generator=torch.Generator().manual_seed(15))  # type: ignore[arg-type]  # a range will do
+    data: Any = range(n)
+    parts: list[Any] = random_split(data, split_sizes(n), generator=torch.Generator().manual_seed(15))
     for part, found in zip(parts, split_images(n).values(), strict=True):
         assert list(part.indices) == found.tolist()
 
@@ -77,6 +79,8 @@ def test_folder(standin: Path) -> None:
         assert data == folder.path("support", position).read_bytes()
         assert names[label] == folder.path("support", position).parent.name
     assert {folder.example("support", i)[1] for i in range(1000)} == set(range(397))
+    frozen = Sun397Folder(find_folder(standin), np.random.RandomState(0))
+    assert frozen.sizes == folder.sizes
     again = Sun397Folder(find_folder(standin), np.random.default_rng(0))
     other = Sun397Folder(find_folder(standin), np.random.default_rng(1))
     assert [again.path("support", i) for i in range(9)] == [folder.path("support", i) for i in range(9)]

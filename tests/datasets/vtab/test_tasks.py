@@ -93,7 +93,7 @@ def test_configs_folder_and_resizing() -> None:
         profile: {task.name: (task.selections[profile].config, task.selections[profile].resize) for task in tasks()}
         for profile in PROFILES
     }
-    for profile, resize in (("lite", "lanczos"), ("official", "bilinear")):
+    for profile, resize in zip(PROFILES, ("lanczos", "bilinear"), strict=True):
         plain = {name: row[1] for name, row in table[profile].items() if not name.startswith(("dsprites", "small"))}
         plain.pop("sun397")
         assert set(plain.values()) == {resize}

@@ -1,0 +1,1 @@
+"""Settings of published experiments, each a file for ``--config recipes/NAME.toml``."""

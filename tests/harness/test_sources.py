@@ -1,0 +1,123 @@
+"""Suites of several data sets, some of them missing: what is evaluated, recorded and averaged."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lite_bench.harness.assembly import assemble
+from lite_bench.harness.core import SourceData, Suite
+from lite_bench.harness.errors import DataError, RunError
+from lite_bench.harness.evaluation import Evaluation, evaluate
+from lite_bench.harness.records import Manifest, read_records, read_results, records_path
+from lite_bench.harness.statistics import summarise
+from lite_bench.leaderboard.rows import NO_DATA
+from lite_bench.leaderboard.tables import make_tables
+from tests.harness.small import small_settings, small_suite
+
+SETTINGS = small_settings(limit=1)
+
+
+@dataclass
+class Several:
+    """The small suite, as if each of its sources had data of its own."""
+
+    inner: Suite
+    source_data: dict[str, SourceData] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@pytest.fixture
+def suite() -> Several:
+    inner = small_suite()
+    return Several(inner, {name: SourceData(f"data of {name}") for name in inner.tasks("test")})
+
+
+def run(suite: Any, folder: Path, **options: Any) -> Manifest:
+    assembly = assemble(SETTINGS, suite.image_size)
+    parts = (assembly.learner, assembly.module, assembly.estimator, SETTINGS, assembly.device)
+    return evaluate(Evaluation(*parts), suite, folder, **options)
+
+
+def without(suite: Several, *names: str) -> Several:
+    changed = {name: SourceData(missing=f"There is no {name}.") for name in names}
+    return replace(suite, source_data={**suite.source_data, **changed})
+
+
+def test_missing_sources_are_passed_over_and_not_averaged_over(suite: Several, tmp_path: Path) -> None:
+    first, *others = suite.source_data
+    manifest = run(without(suite, first), tmp_path)
+    assert manifest.missing == {first: f"There is no {first}."}
+    assert set(manifest.sources) == set(suite.source_data)
+    assert set(manifest.source_data) == set(others)
+    (results,) = read_results(tmp_path)
+    assert [len(results.records[name]) for name in suite.source_data] == [0] + [1] * len(others)
+    assert {record.data for record in results.records[others[0]]} == {f"data of {others[0]}"}
+    summary = summarise(results.manifest, results.records)
+    assert all(mean is None for name, mean in summary.groups.items() if first in manifest.groups[name])
+    (table,) = make_tables([results])
+    cell = table.rows[0].sources[first]
+    assert (cell.estimate, cell.missing) == (None, NO_DATA)
+    assert table.rows[0].rank is None
+
+
+def test_a_source_that_is_there_later_is_added(suite: Several, tmp_path: Path) -> None:
+    first = next(iter(suite.source_data))
+    run(without(suite, first), tmp_path)
+    earlier = {name: read_records(records_path(tmp_path, suite.id, name)) for name in suite.source_data}
+    manifest = run(suite, tmp_path)
+    assert manifest.missing == {}
+    assert set(manifest.source_data) == set(suite.source_data)
+    for name in suite.source_data:
+        now = read_records(records_path(tmp_path, suite.id, name))
+        assert now == earlier[name] or name == first
+        assert len(now) == 1
+    run(without(suite, first), tmp_path)
+    assert len(read_records(records_path(tmp_path, suite.id, first))) == 1
+
+
+def test_other_data_of_one_source_does_not_mix(suite: Several, tmp_path: Path) -> None:
+    first = next(iter(suite.source_data))
+    run(suite, tmp_path)
+    other = replace(suite, source_data={**suite.source_data, first: SourceData("other data")})
+    said = rf"another data of {first} \('data of {first}', now 'other data'\); use --overwrite"
+    with pytest.raises(RunError, match=said):
+        run(other, tmp_path)
+    assert run(other, tmp_path, overwrite=True).source_data[first] == "other data"
+
+
+def test_results_on_stand_ins_say_so(suite: Several, tmp_path: Path) -> None:
+    first, second, *_ = suite.source_data
+    made_up = {**suite.source_data, first: SourceData("made up", synthetic=True)}
+    run(replace(suite, source_data=made_up), tmp_path)
+    assert read_records(records_path(tmp_path, suite.id, first))[0].synthetic
+    assert not read_records(records_path(tmp_path, suite.id, second))[0].synthetic
+
+
+def test_nothing_to_evaluate_is_an_error(suite: Several, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No source of .* can be evaluated: There is no "):
+        run(without(suite, *suite.source_data), tmp_path)
+
+
+def test_the_digest_is_that_of_the_printed_tasks(suite: Several, tmp_path: Path) -> None:
+    manifest = run(suite, tmp_path)
+    for name, tasks in suite.tasks("test").items():
+        text = "".join(f"{task}\n" for task in tasks)
+        assert manifest.digests[name] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_runs_on_the_same_data_share_a_table_whatever_they_lack(suite: Several, tmp_path: Path) -> None:
+    first, second, *_ = suite.source_data
+    run(without(suite, first), tmp_path / "a")
+    run(without(suite, second), tmp_path / "b")
+    other = replace(suite, source_data={**suite.source_data, second: SourceData("other data")})
+    run(other, tmp_path / "c")
+    results = [each for name in "abc" for each in read_results(tmp_path / name)]
+    assert sorted(len(table.rows) for table in make_tables(results)) == [1, 2]
+    assert [len(table.rows) for table in make_tables(results[:2])] == [2]
