@@ -52,6 +52,14 @@ def test_every_data_file_is_package_data(room: str) -> None:
         )
 
 
+def test_recipes_are_installed(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    recipes = {f"lite_bench/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.toml")}
+    assert len(recipes) > 3
+    assert recipes <= names
+
+
 def test_every_listed_package_exists() -> None:
     for name in PYPROJECT["tool"]["setuptools"]["packages"]:
         assert ROOT.joinpath(*name.split(".")[1:], "__init__.py").exists()
@@ -82,7 +90,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("tree")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
-    for room in ROOMS:
+    for room in (*ROOMS, "recipes"):
         shutil.copytree(ROOT / room, copy / room, ignore=LEFT_OUT)
     run(sys.executable, "-m", "build", "--no-isolation", copy)
     return copy / "dist"

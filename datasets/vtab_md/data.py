@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lite_bench.datasets.vtab.standin import standin_datasets, write_standin
-from lite_bench.datasets.vtab.tasks import PROFILES, VtabDataset, tasks
+from lite_bench.datasets.vtab.tasks import PROFILES, tasks
 from lite_bench.datasets.vtab_md.record_data import RecordData
 from lite_bench.datasets.vtab_md.records import FOLDER
 from lite_bench.datasets.vtab_md.standins import write_source
@@ -119,14 +119,15 @@ def record_sources() -> list[RecordData]:
 
 def vtab_sources() -> list[PreparedData | Sun397Data]:
     """List the data sets of VTAB's tasks, each once, with the versions that use it if not both do."""
-    users: dict[tuple[VtabDataset, str | None] | None, set[str]] = {}
+    datasets = {task.dataset.name: task.dataset for task in tasks()}
+    users: dict[tuple[str, str | None] | None, set[str]] = {}
     for task in tasks():
         for profile in PROFILES:
             selection = task.selections[profile]
-            key = None if selection.folder else (task.dataset, selection.config)
+            key = None if selection.folder else (task.dataset.name, selection.config)
             users.setdefault(key, set()).add(profile)
     found: list[PreparedData | Sun397Data] = []
     for key, profiles in users.items():
         used = ("test" if len(profiles) == len(PROFILES) else f"test ({min(profiles)})",)
-        found.append(Sun397Data(used) if key is None else PreparedData(*key, used))
+        found.append(Sun397Data(used) if key is None else PreparedData(datasets[key[0]], key[1], used))
     return found

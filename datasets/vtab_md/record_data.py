@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lite_bench.datasets.conversion.engine import convert
+from lite_bench.datasets.conversion.plan import Original
 from lite_bench.datasets.conversion.registry import converter
 from lite_bench.datasets.meta_dataset.catalogue import IMAGENET, IMAGENET_LITE, published
 from lite_bench.datasets.meta_dataset.source import RecordSource
@@ -16,6 +17,8 @@ from lite_bench.datasets.tfrecords.index import load_index
 from lite_bench.datasets.vtab_md.records import FOLDER, MARKER, begun_source, find_source, search_folders
 from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
 from lite_bench.harness.errors import DataError, UsageError
+
+ARCHIVES = frozenset({".zip", ".gz", ".tgz", ".tar", ".json", ".npy", ".mat", ".txt"})
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class RecordData:
     @property
     def needs(self) -> str:
         """Say which original files a conversion needs, and where they are published."""
-        return "; ".join(f"{each.names[-1]} from {each.page}" for each in converter(self.source).originals)
+        return "; ".join(f"{archive_of(each)} from {each.page}" for each in converter(self.source).originals)
 
     def status(self, data_dir: Path | None) -> SourceStatus:
         """Say where the source is."""
@@ -104,6 +107,11 @@ class RecordData:
             n_records += len(load_index(records.path(class_id))) - 1
             notify(self.source, class_id + 1, n_classes, f"files, {n_records} records")
         return IndexedSource(self.source, n_classes, n_records)
+
+
+def archive_of(original: Original) -> str:
+    """Name the file to download, rather than a folder that it unpacks to."""
+    return next((name for name in original.names if Path(name).suffix in ARCHIVES), original.names[0])
 
 
 def differences(records: RecordSource) -> list[str]:

@@ -256,11 +256,11 @@ class VtabMd:
     def _load(self, records: RecordSource, rows: Sequence[Row]) -> np.ndarray:
         """Read, decode and resize the images of ``rows`` in parallel, float32 [N, 3, S, S]."""
         images = np.empty((len(rows), 3, self._image_size, self._image_size), np.float32)
+        encoded = read_rows(records, rows)
 
         def load(number: int, row: Row) -> None:
-            (data,) = records.images(row.class_index, [row.item])
             name = f"record {row.item} of {records.path(row.class_index)}"
-            images[number] = resize_aligned(decode_jpeg(data, name), self._image_size)
+            images[number] = resize_aligned(decode_jpeg(encoded[number], name), self._image_size)
 
         for_each(load, rows)
         return images
@@ -272,6 +272,22 @@ class VtabMd:
         images, labels = source.support()
         support = Support(images, source.positions(labels), source.way)
         return Episode(task, support, VtabQueries(source), source.n_test)
+
+
+def read_rows(records: RecordSource, rows: Sequence[Row]) -> list[bytes]:
+    """Read the encoded images of ``rows``, class by class, so that each file is opened once."""
+    members: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        members.setdefault(row.class_index, []).append(number)
+    encoded = [b""] * len(rows)
+
+    def read(_: int, class_id: int) -> None:
+        numbers = members[class_id]
+        for number, data in zip(numbers, records.images(class_id, [rows[n].item for n in numbers]), strict=True):
+            encoded[number] = data
+
+    for_each(read, list(members))
+    return encoded
 
 
 class VtabQueries:

@@ -53,7 +53,8 @@ def filter_matrix(n: int, size: int, kernel: Callable[[float], float], radius: f
             offset = (column + 0.5 - centre) / stretch
             if abs(offset) < radius:
                 matrix[row, column] = kernel(offset)
-    return matrix / matrix.sum(1, keepdims=True)
+    normalised: np.ndarray = matrix / matrix.sum(1, keepdims=True)
+    return normalised
 
 
 def lanczos3(x: float) -> float:
@@ -66,7 +67,7 @@ def triangle(x: float) -> float:
 
 def apply(rows: np.ndarray, columns: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Resize [h, w, c] to [c, S, S]."""
-    resized: np.ndarray = np.einsum("ah,bw,hwc->cab", rows, columns, image.astype(np.float64))
+    resized: np.ndarray = np.einsum("ah,bw,hwc->cab", rows, columns, image.astype(np.float64), optimize=True)
     return resized
 
 
@@ -117,8 +118,9 @@ def test_lanczos_and_pillow_bilinear(height: int, width: int, size: int) -> None
 def test_lanczos_and_pillow_bilinear_to_the_level(height: int, width: int, size: int) -> None:
     image = random_image(height, width, 3)
     for resize, kernel, radius in FILTERS:
-        difference = resize(encoded(image), size) != pillow(image, size, kernel, radius)
-        assert difference.mean() < 0.01
+        difference = abs(resize(encoded(image), size) - pillow(image, size, kernel, radius))
+        assert difference.max() <= 1
+        assert difference.mean() < 0.02
 
 
 @given(height=SIZES, width=SIZES, size=SIZES)
