@@ -18,7 +18,14 @@ from jaxtyping import install_import_hook
 from lite_bench.harness import core
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA_VARIABLES = ("RECORDS", "TFDS_DATA_DIR", "ORBIT_BENCHMARK_ROOT", "OMNIGLOT_ROOT")
+DATA_VARIABLES = (
+    "RECORDS",
+    "META_DATASET_ROOT",
+    "TFDS_DATA_DIR",
+    "SUN397_ROOT",
+    "ORBIT_BENCHMARK_ROOT",
+    "OMNIGLOT_ROOT",
+)
 TEST_DATA = "LITE_BENCH_TEST_DATA"
 
 # `python -m pytest` puts the working directory first, where our `datasets` hides Hugging Face's, which timm

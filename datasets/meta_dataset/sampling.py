@@ -73,9 +73,9 @@ def draw_classes(specification: Specification, split: Split, rule: Rule, generat
     if isinstance(specification, HierarchicalSpecification):
         _spare_draw(generator)
         nodes = specification.eligible[split]
-        below = nodes[generator.randint(0, len(nodes))]
-        way = min(rule.way or rule.max_way, len(below))
-        return list(below) if way == len(below) else generator.choice(below, size=[way], replace=False).tolist()
+        below = list(nodes[generator.randint(0, len(nodes))])
+        most = rule.way or rule.max_way
+        return below if len(below) <= most else generator.choice(below, size=[most], replace=False).tolist()
     candidates = specification.splits[split]
     if isinstance(specification, BiLevelSpecification):
         _spare_draw(generator)

@@ -98,8 +98,8 @@ def find_prepared(roots: Sequence[Path], name: str, config: str | None, versions
 
 
 def build_command(dataset: str) -> str:
-    """Give the command that prepares a dataset, named with its config, where TensorFlow is installed."""
-    return f"tfds build {dataset} --file_format=array_record"
+    """Give the command that prepares a dataset, named with its config."""
+    return f"lite-bench data prepare {dataset} --output-dir DATA"
 
 
 class PreparedDataset:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lite_bench.datasets.vtab.order import tfds_hash, tfds_order
-from lite_bench.datasets.vtab.prepared import MARKER
+from lite_bench.datasets.vtab.prepared import INFO, MARKER
 from lite_bench.datasets.vtab.shards import Format, write_shard
 from lite_bench.datasets.vtab.standin_examples import N_SPRITES, Example, Maker
 from lite_bench.datasets.vtab.standin_images import encode, pattern, spread
@@ -113,7 +113,9 @@ def _write_dataset(
         # Made elsewhere, because a builder takes over what its own folder already says.
         builder: Any = tfds.builder(dataset.title, data_dir=elsewhere, file_format=file_format)
         folder = root / Path(builder.data_path).relative_to(elsewhere)
-        _refuse_real(folder)
+        # Not beside real data of another version either, which would be found no more.
+        for taken in {folder, *(info.parent for info in folder.parent.glob(f"*/{INFO}"))}:
+            _refuse_real(taken)
         with write_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
             _mark(folder, seed)

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
+from lite_bench.datasets.conversion.registry import CONVERTERS
 from lite_bench.datasets.vtab.standin import standin_datasets, write_standin
 from lite_bench.datasets.vtab.tasks import PROFILES, tasks
 from lite_bench.datasets.vtab_md.record_data import RecordData
@@ -49,20 +50,25 @@ class VtabMdData:
 
     def __init__(self) -> None:
         """List the sources."""
-        self._sources: dict[str, SourceKeeper] = {each.source: each for each in (*record_sources(), *vtab_sources())}
+        used = (*record_sources(), *vtab_sources())
+        self._sources: dict[str, SourceKeeper] = {each.source: each for each in used}
+        self._others: dict[str, SourceKeeper]
+        self._others = {name: RecordData(name, ()) for name in CONVERTERS if name not in self._sources}
+        """What can be converted though VTAB+MD has no use for it."""
 
     def status(self, data_dir: Path | None) -> list[SourceStatus]:
         """See `DataKeeper.status`."""
         place = data_dir.expanduser() if data_dir else None
-        return [each.status(place) for each in self._sources.values()]
+        others = [status for each in self._others.values() if (status := each.status(place)).state != "missing"]
+        return [*(each.status(place) for each in self._sources.values()), *others]
 
     def preparable(self) -> Mapping[str, str]:
         """See `DataKeeper.preparable`."""
-        return {name: each.needs for name, each in self._sources.items()}
+        return {name: each.needs for name, each in (self._sources | self._others).items()}
 
     def prepare(self, source: str, originals: Path | None, output: Path, *, workers: int, notify: Notify) -> str:
         """See `DataKeeper.prepare`."""
-        return self._sources[source].prepare(originals, output.expanduser(), workers, notify)
+        return (self._sources | self._others)[source].prepare(originals, output.expanduser(), workers, notify)
 
     def verify(
         self, sources: Sequence[str], data_dir: Path | None, *, decode: bool, workers: int, notify: Notify
@@ -83,7 +89,7 @@ class VtabMdData:
         return [each for each in indexed if each is not None]
 
     def _chosen(self, sources: Sequence[str]) -> Iterator[SourceKeeper]:
-        return (each for name, each in self._sources.items() if not sources or name in sources)
+        return (each for name, each in (self._sources | self._others).items() if not sources or name in sources)
 
     def synthesise(self, output: Path, *, seed: int, notify: Notify) -> None:
         """See `DataKeeper.synthesise`."""

@@ -15,7 +15,7 @@ from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.meta_dataset.specification import Specification
 from lite_bench.datasets.tfrecords.index import load_index
 from lite_bench.datasets.vtab_md.records import FOLDER, MARKER, begun_source, find_source, search_folders
-from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
+from lite_bench.harness.data import IndexedSource, Notify, SourceStatus, State
 from lite_bench.harness.errors import DataError, UsageError
 
 ARCHIVES = frozenset({".zip", ".gz", ".tgz", ".tar", ".json", ".npy", ".mat", ".txt"})
@@ -56,7 +56,7 @@ class RecordData:
         except DataError as error:
             step = f"Delete the folder, then: {command}"
             return SourceStatus(self.source, self.used_for, "incomplete", folder, looked, str(error), step)
-        state = "stand-in" if (folder / MARKER).is_file() else "found"
+        state: State = "stand-in" if (folder / MARKER).is_file() else "found"
         return SourceStatus(self.source, self.used_for, state, folder, looked)
 
     def prepare(self, originals: Path | None, output: Path, workers: int, notify: Notify) -> str:

@@ -61,8 +61,9 @@ class PreparedData:
         step = f"lite-bench data prepare {self.source} --output-dir DATA (needs {self.needs})"
         found = self._find(data_dir)
         if isinstance(found, NotPrepared):
-            state, problem = ("incomplete", found.reason) if found.present else ("missing", "")
-            return SourceStatus(self.source, self.used_for, state, None, looked, problem, step)
+            if found.present:
+                return SourceStatus(self.source, self.used_for, "incomplete", None, looked, found.reason, step)
+            return SourceStatus(self.source, self.used_for, "missing", None, looked, "", step)
         try:
             prepared = PreparedDataset(found)
             check_sizes(prepared, self.dataset, list(self.dataset.splits))
@@ -184,8 +185,9 @@ class Sun397Data:
         return check_all(self.source, wheres, read, name, decode=decode, workers=workers, notify=notify)
 
     def index(self, data_dir: Path | None, notify: Notify) -> IndexedSource | None:
-        """Nothing to index."""
+        """Give None: images in folders need no index."""
         del data_dir, notify
+        return None
 
 
 Where = tuple[str, int]

@@ -19,6 +19,7 @@ from lite_bench.harness.registry import OWN_DISTRIBUTION, REGISTRIES, SUITES, di
 VARIABLES = (
     "RECORDS",
     "TFDS_DATA_DIR",
+    "SUN397_ROOT",
     "ORBIT_BENCHMARK_ROOT",
     "OMNIGLOT_ROOT",
     "TORCH_HOME",

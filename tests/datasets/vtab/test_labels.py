@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lite_bench.datasets.vtab import labels
@@ -32,6 +32,7 @@ def test_sprites() -> None:
     assert [orientations.count(n) for n in range(16)] == [3, 2] * 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(DISTANCES, DISTANCES, DISTANCES), min_size=1, max_size=10))
 def test_nearest_object(coordinates: list[tuple[float, float, float]]) -> None:
     nearest = min(z for _, _, z in coordinates)
@@ -49,6 +50,7 @@ def test_nearest_object_at_the_edges(distance: float, label: int) -> None:
         assert labels.nearest_object(np.nextafter(edge, np.float32(1000))) == label + 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 7), st.floats(-90, 900, width=32)), max_size=12))
 def test_nearest_vehicle(objects: list[tuple[int, float]]) -> None:
     distances = [z for kind, z in objects if kind in (0, 1, 2)]

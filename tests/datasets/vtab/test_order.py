@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import tensorflow_datasets as tfds
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow_datasets.core import hashing
 
 from lite_bench.datasets.vtab import labels
 from lite_bench.datasets.vtab.order import sprite_latents, tfds_hash, tfds_order
@@ -20,6 +23,7 @@ KEYS = {"clevr": "CLEVR_train_{:06d}.png", "patch_camelyon": "train_{}"}
 VALIDATION = {"smallnorb": ("test", "{}", 24300), "patch_camelyon": ("validation", "valid_{}", 32768)}
 
 
+@functools.cache
 def order(split: str, template: str, n: int) -> np.ndarray:
     return tfds_order(split, (template.format(i) for i in range(n)))
 
@@ -45,10 +49,9 @@ def test_cifar100_test() -> None:
     assert tfds_order("test", range(10000))[:5].tolist() == [9933, 5669, 163, 6686, 4747]
 
 
+@settings(deadline=None)
 @given(split=st.sampled_from(["train", "validation", "test"]), key=st.text(max_size=30) | st.integers(0, 10**9))
 def test_hash_is_that_of_tfds(split: str, key: str | int) -> None:
-    from tensorflow_datasets.core import hashing
-
     assert int.from_bytes(tfds_hash(split, key), "big") == hashing.Hasher(split).hash_key(key)
 
 
@@ -73,7 +76,7 @@ OFFICIAL_ORIENTATION = [74, 56, 75, 58, 68, 55, 73, 51, 79, 48, 75, 50, 67, 40, 
 
 
 def test_classes_of_the_sprites_in_the_support_sets() -> None:
-    train = tfds_order("train", range(737280))
+    train = order("train", "{}", 737280)
     lite, official = train[:1000], np.concatenate([train[:800], train[589824:590024]])
     for support, location, orientation in (
         (lite, LITE_LOCATION, LITE_ORIENTATION),
@@ -88,8 +91,6 @@ def test_classes_of_the_sprites_in_the_support_sets() -> None:
 
 def test_classes_of_sun397_in_the_support_sets() -> None:
     """309 of 397 classes in train[:800], as google-research/task_adaptation #21 found too."""
-    import tensorflow_datasets as tfds
-
     folder = Path(tfds.core.tfds_path("image_classification"))
     lists = {
         split: (folder / f"sun397_tfds_{name}.txt").read_text().split()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -71,6 +71,7 @@ def apply(rows: np.ndarray, columns: np.ndarray, image: np.ndarray) -> np.ndarra
     return resized
 
 
+@settings(max_examples=40, deadline=None)
 @given(height=SIZES, width=SIZES, size=SIZES)
 def test_bilinear_is_the_plain_interpolation(height: int, width: int, size: int) -> None:
     image = random_image(height, width, 3)
@@ -103,6 +104,7 @@ def pillow(image: np.ndarray, size: int, kernel: Callable[[float], float], radiu
 FILTERS = [(pixels.lanczos, lanczos3, 3), (pixels.pillow_bilinear, triangle, 1)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(height=SIZES, width=SIZES, size=SIZES)
 def test_lanczos_and_pillow_bilinear(height: int, width: int, size: int) -> None:
     image = random_image(height, width, 3)
@@ -123,6 +125,7 @@ def test_lanczos_and_pillow_bilinear_to_the_level(height: int, width: int, size:
         assert difference.mean() < 0.02
 
 
+@settings(max_examples=40, deadline=None)
 @given(height=SIZES, width=SIZES, size=SIZES)
 def test_one_call_of_pillow_is_the_same_where_it_begins_with_the_rows(height: int, width: int, size: int) -> None:
     image = random_image(min(height, width), width, 3)

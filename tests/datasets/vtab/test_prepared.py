@@ -184,7 +184,7 @@ def test_finding(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     text = reason(find_prepared([one, two], "kitti", None, ["3.1.0", "3.2.0"]), present=False)
     assert f"kitti was not found in {one}, {two}" in text
-    assert "`tfds build kitti --file_format=array_record`" in text
+    assert "`lite-bench data prepare kitti --output-dir DATA`" in text
     old = folder_of(two, "kitti", "1.0.0")
     text = reason(find_prepared([one, two], "kitti", None, ["3.1.0", "3.2.0"]))
     assert f"only {old} was found, and the version must be 3.1.0 or 3.2.0" in text
@@ -199,7 +199,7 @@ def test_finding_a_config(tmp_path: Path) -> None:
     folder_of(tmp_path, "diabetic_retinopathy_detection", "original", "3.0.0")
     text = reason(find_prepared([tmp_path], "diabetic_retinopathy_detection", "btgraham-300", ["3.0.0"]), present=False)
     assert "diabetic_retinopathy_detection/btgraham-300 was not found" in text
-    assert "tfds build diabetic_retinopathy_detection/btgraham-300" in text
+    assert "data prepare diabetic_retinopathy_detection/btgraham-300" in text
 
 
 def test_finding_what_is_incomplete(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import random_split
 
@@ -26,6 +26,7 @@ def test_split_sizes_round_halves_to_even() -> None:
     assert split_sizes(25)[1] == 2
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 3000))
 def test_split_is_torchs_random_split(n: int) -> None:
     data: Any = range(n)
@@ -34,6 +35,7 @@ def test_split_is_torchs_random_split(n: int) -> None:
         assert list(part.indices) == found.tolist()
 
 
+@settings(max_examples=40, deadline=None)
 @given(way=st.integers(1, 60), per_class=st.integers(1, 40), n=st.integers(1, 600), seed=st.integers(0, 99))
 def test_support_covers_the_classes(way: int, per_class: int, n: int, seed: int) -> None:
     labels = np.arange(way * per_class) % way

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lite_bench.datasets.vtab.labels import label_rule
@@ -143,6 +143,7 @@ def test_lite_slices(task: VtabTask) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("task", tasks(), ids=lambda task: task.name)
+@settings(max_examples=25, deadline=None)
 @given(train=st.integers(2000, 10**6), validation=st.integers(200, 10**6), test=st.integers(400, 10**6))
 def test_support_and_test_never_overlap(
     task: VtabTask, profile: Profile, train: int, validation: int, test: int
@@ -158,6 +159,7 @@ def test_support_and_test_never_overlap(
                 assert max(a.start, b.start) >= min(a.stop, b.stop)
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 5000), bounds=st.lists(st.tuples(*[st.none() | st.integers(0, 6000)] * 2), max_size=3))
 def test_cuts_by_number_are_pythons_slices(n: int, bounds: list[tuple[int | None, int | None]]) -> None:
     text, expected = "train", list(range(n))
@@ -168,6 +170,7 @@ def test_cuts_by_number_are_pythons_slices(n: int, bounds: list[tuple[int | None
     assert list(part.positions) == expected
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 10**6), low=st.integers(0, 100), high=st.integers(0, 100))
 def test_per_cent_are_rounded_down(n: int, low: int, high: int) -> None:
     assume(low <= high)
