@@ -146,7 +146,7 @@ class VtabMd:
                 records = self._records[source]
                 check_source(records.specification, "test", self._rule)
                 return SourceData(records.fingerprint, self._records.synthetic(source))
-            examples = open_examples(task_named(source), self._version, self._data_dir, np.random.default_rng(0))
+            examples = open_examples(task_named(source), self._version, self._data_dir, np.random.RandomState(0))
             return SourceData(examples.fingerprint, examples.synthetic)
         except DataError as error:
             return SourceData(missing=str(error))
@@ -266,8 +266,8 @@ class VtabMd:
         return images
 
     def _vtab_episode(self, task: Task) -> Episode:
-        # The support set of SUN397 is drawn in the `lite` version; numpy keeps this generator's integers stable.
-        rng = np.random.Generator(np.random.Philox(task.key("support")))
+        # the generator draws the support set of SUN397 in the `lite` version, and nothing else
+        rng = frozen_generator(task, "support")
         source = VtabSource(task_named(task.source), self._version, self._image_size, self._data_dir, rng)
         images, labels = source.support()
         support = Support(images, source.positions(labels), source.way)

@@ -38,20 +38,9 @@ def timeless(run: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_train_evaluate_and_rank(standin: Path, shell: Shell) -> None:
-    train: list[str | Path] = ["train", "simple_cnaps", "--suite", "vtab_md", "--data-dir", standin, *SIZE, "--lite-h", "8"]
-    shell(
-        *train,
-        "--tasks",
-        "4",
-        "--tasks-per-step",
-        "2",
-        "--validate-every",
-        "4",
-        "--validation-tasks",
-        "1",
-        "--run-name",
-        "a",
-    )
+    train = ["train", "simple_cnaps", "--suite", "vtab_md", *SIZE, "--lite-h", "8", "--tasks", "4", "--run-name", "a"]
+    validation = ["--tasks-per-step", "2", "--validate-every", "4", "--validation-tasks", "1"]
+    shell(*train, *validation, "--data-dir", standin)
     run = next(Path("runs").glob("*/a"))
     out, err = shell("eval", "--limit", "1", "--data-dir", standin, "--json")
     content = json.loads(out)
