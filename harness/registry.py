@@ -90,7 +90,7 @@ SUITES = Registry("suites", "suite")
 BACKBONES = Registry("backbones", "backbone")
 ESTIMATORS = Registry("estimators", "gradient estimator")
 COMMANDS = Registry("commands", "command")
-DATA = Registry("data", "suite with data commands called")
+DATA = Registry("data", "data keeper")
 """What looks after the data of a suite, by the suite's name; see `lite_bench.harness.data`."""
 
-REGISTRIES = (LEARNERS, SUITES, BACKBONES, ESTIMATORS, COMMANDS)
+REGISTRIES = (LEARNERS, SUITES, BACKBONES, ESTIMATORS, DATA, COMMANDS)

@@ -23,6 +23,7 @@ import numpy as np
 
 from lite_bench.datasets.tfrecords.examples import Value, parse_example
 from lite_bench.datasets.vtab.shards import FORMATS, Format, Shard, damaged, open_shard
+from lite_bench.datasets.vtab.tasks import VtabDataset
 from lite_bench.harness.errors import DataError
 
 INFO, MARKER = "dataset_info.json", "synthetic.json"
@@ -232,6 +233,21 @@ class PreparedDataset:
             if len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
         return shard
+
+
+def check_sizes(prepared: PreparedDataset, dataset: VtabDataset, splits: Sequence[str]) -> None:
+    """Check that ``splits`` have the sizes of the real dataset, unless it is a stand-in.
+
+    Raises:
+        DataError: one has not.
+    """
+    for split in splits:
+        size, right = prepared.n_examples(split), dataset.splits[split]
+        if size not in right and not prepared.synthetic:
+            raise DataError(
+                f"The copy in {prepared.folder} has {size} examples in {split!r}, and {dataset.name} has "
+                f"{' or '.join(map(str, right))}; prepare the dataset again."
+            )
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-# It ships no types.
-from array_record.python.array_record_module import (  # type: ignore[import-untyped]
+from array_record.python.array_record_module import (
     ArrayRecordReader,
     ArrayRecordWriter,
 )
@@ -74,7 +73,7 @@ class ParquetShard:
 
     def __init__(self, path: Path) -> None:
         """Open the file; no record is read."""
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it ships no types
+        import pyarrow.parquet as pq
 
         self._file: Any = pq.ParquetFile(path)
         metadata = self._file.metadata

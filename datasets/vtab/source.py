@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lite_bench.datasets.vtab.labels import label_rule
 from lite_bench.datasets.vtab.pixels import resize_rule
-from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, find_prepared, search_roots
+from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, check_sizes, find_prepared, search_roots
 from lite_bench.datasets.vtab.sun397 import Random, Sun397Folder, find_folder
-from lite_bench.datasets.vtab.tasks import Part, Profile, VtabDataset, VtabTask, cut
+from lite_bench.datasets.vtab.tasks import Part, Profile, VtabTask, cut
 from lite_bench.datasets.workers import for_each
 from lite_bench.harness.errors import DataError, UsageError
 
@@ -100,21 +100,6 @@ def open_examples(task: VtabTask, profile: Profile, data_dir: Path | None, rng: 
     check_sizes(prepared, task.dataset, splits)
     prepared.check_files(dict.fromkeys(splits))
     return LabelledDataset(prepared, task.label)
-
-
-def check_sizes(prepared: PreparedDataset, dataset: VtabDataset, splits: Sequence[str]) -> None:
-    """Check that ``splits`` have the sizes of the real dataset, unless it is a stand-in.
-
-    Raises:
-        DataError: one has not.
-    """
-    for split in splits:
-        size, right = prepared.n_examples(split), dataset.splits[split]
-        if size not in right and not prepared.synthetic:
-            raise DataError(
-                f"The copy in {prepared.folder} has {size} examples in {split!r}, and {dataset.name} has "
-                f"{' or '.join(map(str, right))}; prepare the dataset again."
-            )
 
 
 class VtabSource:

@@ -12,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lite_bench.datasets.vtab.prepared import MARKER
 from lite_bench.datasets.vtab.tasks import task_named
@@ -79,6 +78,8 @@ def split_images(n: int) -> dict[str, np.ndarray]:
     Returns:
         int64 numbers of the images of ``train``, ``validation`` and ``test``, in the order of that split.
     """
+    import torch  # imported here: `lite-bench data` is to answer without it where there is no such folder
+
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
     train, validation, _ = split_sizes(n)
     parts = np.split(order, [train, train + validation])

@@ -14,8 +14,7 @@ from PIL import Image
 
 from lite_bench.datasets.tfrecords.index import load_index
 from lite_bench.datasets.vtab.preparation import EXTRA, prepare, prepare_sun397_folder
-from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, find_prepared, search_roots
-from lite_bench.datasets.vtab.source import check_sizes
+from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, check_sizes, find_prepared, search_roots
 from lite_bench.datasets.vtab.sun397 import Sun397Folder, find_folder, search_places
 from lite_bench.datasets.vtab.tasks import VtabDataset
 from lite_bench.harness.data import IndexedSource, Notify, SourceStatus

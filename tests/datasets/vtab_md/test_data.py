@@ -189,7 +189,7 @@ def test_stand_ins_go_into_an_empty_folder(tmp_path: Path, shell: Shell) -> None
     (tmp_path / "photograph.jpg").touch()
     line = shell.fails("data", "synth", "vtab_md", "--output-dir", tmp_path, code=1)
     assert "is not an empty folder" in line
-    assert "no suite with data commands called 'vtab'" in shell.fails("data", "synth", "vtab", "--output-dir", "x")
+    assert "no data keeper 'vtab'. Did you mean vtab_md?" in shell.fails("data", "synth", "vtab", "--output-dir", "x")
 
 
 @pytest.mark.parametrize("source", ["omniglot", "ilsvrc_2012", "ilsvrc_2012_v2", "fungi", "mscoco"])
