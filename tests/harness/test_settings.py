@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lite_bench.harness.errors import UnknownNameError, UsageError
 from lite_bench.harness.options import check_options, option_parameters, split_pairs
-from lite_bench.harness.settings import Settings, dump, flag, parse_bytes, read_config, resolve, validate
+from lite_bench.harness.settings import Settings, dump, flag, parse_bytes, read_config, recipes, resolve, validate
 from tests.harness.small import small_settings
 
 
@@ -224,3 +224,13 @@ def test_pairs_are_split_at_the_first_equals_sign() -> None:
 def test_pairs_of_another_form(pairs: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         split_pairs(pairs, "-P")
+
+
+def test_an_installed_recipe_is_read_where_there_is_no_such_file() -> None:
+    name = recipes()[0]
+    assert read_config(Path(name))["suite"]
+    Path("recipes").mkdir()
+    Path(name).write_text('learner = "own"\n')
+    assert read_config(Path(name)) == {"learner": "own"}
+    with pytest.raises(UsageError, match=rf"cannot be read: .* or one of {name}, "):
+        read_config(Path("recipes/none.toml"))

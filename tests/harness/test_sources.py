@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from lite_bench.harness.assembly import assemble
+from lite_bench.harness.assembly import assemble, build_suite
+from lite_bench.harness.cli.evaluate import on_suite
+from lite_bench.harness.cli.train import open_suite
 from lite_bench.harness.core import SourceData, Suite
-from lite_bench.harness.errors import DataError, RunError
+from lite_bench.harness.errors import DataError, RunError, UsageError
 from lite_bench.harness.evaluation import Evaluation, evaluate
 from lite_bench.harness.records import Manifest, read_records, read_results, records_path
 from lite_bench.harness.statistics import summarise
@@ -121,3 +123,22 @@ def test_runs_on_the_same_data_share_a_table_whatever_they_lack(suite: Several, 
     results = [each for name in "abc" for each in read_results(tmp_path / name)]
     assert sorted(len(table.rows) for table in make_tables(results)) == [1, 2]
     assert [len(table.rows) for table in make_tables(results[:2])] == [2]
+
+
+def test_the_range_of_pixels_comes_from_the_suite_and_stays_with_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, _ = open_suite(small_settings())
+    assert settings.pixel_range == "backbone"
+    monkeypatch.setattr("lite_bench.datasets.glyphs.Glyphs.pixel_range", "signed", raising=False)
+    asked, _ = open_suite(small_settings())
+    assert asked.pixel_range == "signed"
+    assert open_suite(small_settings(pixel_range="backbone"))[0].pixel_range == "backbone"
+    # a run keeps what it was trained on, and one from before this was recorded had the backbone's
+    assert on_suite(asked, {"suite": "glyphs"}).pixel_range == "signed"
+    assert open_suite(on_suite(small_settings(), {}))[0].pixel_range == "backbone"
+
+
+def test_a_version_may_be_named_with_the_suite() -> None:
+    options = small_settings().suite_options
+    assert build_suite("glyphs@1", 28, None, options).id == small_suite().id
+    with pytest.raises(UsageError, match=r"Suite glyphs has the version 1, not 2; write --suite glyphs@1\."):
+        build_suite("glyphs@2", 28, None, options)
