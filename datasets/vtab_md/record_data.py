@@ -14,7 +14,14 @@ from lite_bench.datasets.meta_dataset.catalogue import IMAGENET, IMAGENET_LITE, 
 from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.meta_dataset.specification import Specification
 from lite_bench.datasets.tfrecords.index import load_index
-from lite_bench.datasets.vtab_md.records import FOLDER, MARKER, begun_source, find_source, search_folders
+from lite_bench.datasets.vtab_md.records import (
+    FOLDER,
+    MARKER,
+    begun_source,
+    checkout_problem,
+    find_source,
+    search_folders,
+)
 from lite_bench.harness.data import IndexedSource, Notify, SourceStatus, State
 from lite_bench.harness.errors import DataError, UsageError
 
@@ -36,7 +43,10 @@ class RecordData:
     @property
     def needs(self) -> str:
         """Say which original files a conversion needs, and where they are published."""
-        return "; ".join(f"{archive_of(each)} from {each.page}" for each in converter(self.source).originals)
+        by_page: dict[str, list[str]] = {}
+        for each in converter(self.source).originals:
+            by_page.setdefault(each.page, []).append(archive_of(each))
+        return "; ".join(f"{' and '.join(names)} from {page}" for page, names in by_page.items())
 
     def status(self, data_dir: Path | None) -> SourceStatus:
         """Say where the source is."""
@@ -46,9 +56,8 @@ class RecordData:
         if folder is None:
             begun = begun_source(self.source, data_dir)
             if begun is None:
-                return SourceStatus(
-                    self.source, self.used_for, "missing", None, looked, "", f"{command} ({self.needs})"
-                )
+                step, problem = f"{command} ({self.needs})", checkout_problem()
+                return SourceStatus(self.source, self.used_for, "missing", None, looked, problem, step)
             problem = "The conversion is not finished; go on with it:"
             return SourceStatus(self.source, self.used_for, "incomplete", begun, looked, problem, command)
         try:

@@ -49,14 +49,22 @@ def missing_source(source: str, data_dir: Path | None) -> str:
             f"The conversion of {source} in {begun} is not finished (no {SPECIFICATION}); repeat `lite-bench data "
             f"prepare {source}` to go on with it."
         )
-    root = os.environ.get(RECORDS) or os.environ.get(CHECKOUT)
-    if root and all((Path(root).expanduser() / mark).exists() for mark in CHECKOUT_MARKS):
-        return (
-            f"{root} is a checkout of Meta-Dataset's source code and holds no data; set {RECORDS} to the folder of "
-            f"converted records, which has a sub-folder per source ({source} among them)."
-        )
+    if checkout := checkout_problem():
+        return checkout
     looked = ", ".join(str(folder) for folder in folders) or f"no place: neither --data-dir nor {RECORDS} is given"
     return f"The records of {source} were not found (looked in {looked}); see `lite-bench data status`."
+
+
+def checkout_problem() -> str:
+    """Say so if a variable names a checkout of Meta-Dataset's source code where records are meant, or give nothing."""
+    for variable in (RECORDS, CHECKOUT):
+        root = os.environ.get(variable)
+        if root and all((Path(root).expanduser() / mark).exists() for mark in CHECKOUT_MARKS):
+            return (
+                f"{variable} names {root}, a checkout of Meta-Dataset's source code, which holds no data; "
+                f"set {RECORDS} to the folder of converted records, which has a sub-folder per source."
+            )
+    return ""
 
 
 class RecordFolders:

@@ -44,7 +44,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         for row in [columns, *rows]:
             typer.echo("\t".join(row))
         return
-    table = Table(*columns, title=title or None, title_justify="left")
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an address is of no use with its end cut off
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -111,6 +111,15 @@ def test_sources_of_meta_dataset_that_the_benchmark_has_no_use_for_can_be_conver
     assert problems_of("vgg_flower", standin)[0].startswith("vgg_flower was not found; lite-bench data prepare")
 
 
+def test_a_source_checkout_in_place_of_records_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "meta_dataset").mkdir()
+    (tmp_path / "setup.py").touch()
+    monkeypatch.setenv("META_DATASET_ROOT", str(tmp_path))
+    problem = status_of("dtd", tmp_path).problem
+    assert problem.startswith(f"META_DATASET_ROOT names {tmp_path}, a checkout of Meta-Dataset's source code")
+    assert "set RECORDS to the folder of converted records" in problem
+
+
 # --- verify and index
 
 
@@ -171,7 +180,7 @@ def test_indexing_counts_files_and_records(standin: Path, shell: Shell) -> None:
 
 def test_preparing_needs_originals_and_says_which(tmp_path: Path, shell: Shell) -> None:
     line = shell.fails("data", "prepare", "omniglot", "--output-dir", tmp_path)
-    assert "needs --from FOLDER with images_background.zip from https://" in line
+    assert "needs --from FOLDER with images_background.zip and images_evaluation.zip from https://" in line
     line = shell.fails("data", "prepare", "omniglot", "--from", tmp_path / "no", "--output-dir", tmp_path, code=1)
     assert "images_background" in line
     assert "Did you mean omniglot" in shell.fails("data", "prepare", "omniglott", "--output-dir", tmp_path)
