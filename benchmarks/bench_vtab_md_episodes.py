@@ -211,7 +211,7 @@ def main() -> None:
             place_of_work = f"{backbone} on {waited['device']}"
             print(f"waiting for data, {place_of_work}: {waited['share']:.1%} of {waited['seconds']:.1f} s")
         for name in VtabMd(32, None).groups["MD-v2"]:
-            write_source(name, Path(place) / "standin" / name, 0, lambda done, total: None)
+            write_source(name, Path(place) / "standin" / name, 0)
         kept = isolated("memory", data=str(Path(place) / "standin"))
         print(f"8 sources, 160 episodes: {kept['mb']:.1f} MB more kept, {kept['files']} files open")
 

@@ -97,8 +97,10 @@ class DataKeeper(Protocol):
     def index(self, sources: Sequence[str], data_dir: Path | None, *, notify: Notify) -> list[IndexedSource]:
         """Build, ahead of their first use, the indexes that make data randomly accessible."""
 
-    def synthesise(self, output: Path, *, seed: int, notify: Notify) -> None:
+    def synthesise(self, output: Path, *, seed: int, workers: int, notify: Notify) -> None:
         """Write labelled stand-ins of all sources in exactly the real on-disk form, small and fast, below ``output``.
+
+        The same ``seed`` gives the same images, whatever the number of processes ``workers``.
 
         Raises:
             RunError: ``output`` is not empty, or cannot be written.

@@ -7,6 +7,7 @@ The form is that of google-research/meta-dataset (``dataset_spec.py``, commit 16
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ SPLIT_KEYS: dict[str, Split] = {"TRAIN": "train", "VALID": "validation", "TEST":
 KEYS_OF_SPLITS = {split: key for key, split in SPLIT_KEYS.items()}
 KINDS = {dict: "JSON object", list: "list", int: "whole number", str: "text"}
 CHECKOUT_MARKS = ("meta_dataset", "setup.py")
+MAX_COUNT = 1 << 40
+"""More than any class has, and far from the limit of sums in 64 bits."""
 
 
 class _ContradictionError(Exception):
@@ -58,18 +61,23 @@ def read_specification(folder: Path) -> Specification:
 
 def _missing(folder: Path, error: OSError) -> DataError:
     path = folder / SPECIFICATION
-    for place in (folder, *folder.parents[:1]):
-        if all((place / mark).exists() for mark in CHECKOUT_MARKS):
-            return DataError(
-                f"{place} is a checkout of Meta-Dataset's source code, not of its data; RECORDS must name the "
-                "folder of converted records, which has a sub-folder per source."
-            )
+    if is_checkout(folder):
+        return DataError(
+            f"{folder} belongs to a checkout of Meta-Dataset's source code, not of its data; RECORDS must name the "
+            "folder of converted records, which has a sub-folder per source."
+        )
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return DataError(f"The specification {path} cannot be read ({error.strerror or error}); check its permissions.")
     return DataError(
         f"The specification {path} is missing; RECORDS must name the folder of converted records, which has a "
         "sub-folder per source, or convert the source again."
     )
+
+
+def is_checkout(folder: Path) -> bool:
+    """Tell whether ``folder`` is a checkout of Meta-Dataset's source code, or lies directly in one."""
+    # Path.exists would raise where one may not look.
+    return any(all(os.path.exists(place / mark) for mark in CHECKOUT_MARKS) for place in (folder, folder.parent))  # noqa: PTH110
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -229,7 +237,7 @@ def _split_sizes(stored: Mapping[str, Any], key: str) -> dict[Split, int]:
 
 
 def _count(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
         raise _ContradictionError(f"has {str(value)[:40]} as {what} where a count belongs")
     return value
 

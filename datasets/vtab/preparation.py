@@ -38,6 +38,9 @@ def prepare(name: str, *, manual: Path | None, output: Path) -> None:
         builder: Any = tfds.builder(name, data_dir=output, file_format="array_record")
         config = tfds.download.DownloadConfig(manual_dir=str(manual) if manual else None)
         builder.download_and_prepare(download_config=config)
+    except ImportError as error:
+        missing = str(error).partition("\n")[0]  # TFDS adds a guess at the package's name, such as cv2
+        raise DataError(f"Preparing {name} needs a package that is not installed ({missing}); {EXTRA}.") from error
     except Exception as error:
         reason = " ".join(str(error).split())
         raise DataError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,22 +94,33 @@ class VtabMdData:
     def _chosen(self, sources: Sequence[str]) -> Iterator[SourceKeeper]:
         return (each for name, each in (self._sources | self._others).items() if not sources or name in sources)
 
-    def synthesise(self, output: Path, *, seed: int, notify: Notify) -> None:
+    def synthesise(self, output: Path, *, seed: int, workers: int, notify: Notify) -> None:
         """See `DataKeeper.synthesise`."""
         output = output.expanduser()
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise RunError(f"{output} is not an empty folder; name a new one for the stand-ins.")
-        for each in record_sources():
+        jobs = standin_jobs(output, seed)
+        if workers == 1:
+            for number, job in enumerate(jobs, start=1):
+                job()
+                notify("stand-ins", number, len(jobs), "data sets")
+            return
+        # Spawned, because a fork would copy the locks of this process's threads in whatever state they are.
+        with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn")) as pool:
+            pending = [pool.submit(job) for job in jobs]
+            for number, done in enumerate(as_completed(pending), start=1):
+                done.result()
+                notify("stand-ins", number, len(jobs), "data sets")
 
-            def progress(done: int, total: int, source: str = each.source) -> None:
-                notify(source, done, total, "classes")
 
-            write_source(each.source, output / FOLDER / each.source, seed, progress)
-        names = [*dict.fromkeys(dataset.name for dataset in standin_datasets()), IMAGE_FOLDER]
-        for number, name in enumerate(names):
-            notify("VTAB", number, len(names), name)
-            write_standin(output if name == IMAGE_FOLDER else output / TFDS_FOLDER, seed=seed, datasets=[name])
-        notify("VTAB", len(names), len(names), "data sets")
+def standin_jobs(output: Path, seed: int) -> list[partial[None]]:
+    """List what writes the stand-ins, a job for each data set; the jobs may run in any process and order."""
+    jobs = [partial(write_source, each.source, output / FOLDER / each.source, seed) for each in record_sources()]
+    names = [*dict.fromkeys(dataset.name for dataset in standin_datasets()), IMAGE_FOLDER]
+    for name in names:
+        root = output if name == IMAGE_FOLDER else output / TFDS_FOLDER
+        jobs.append(partial(write_standin, root, seed=seed, datasets=[name]))
+    return jobs
 
 
 def record_sources() -> list[RecordData]:

@@ -18,8 +18,8 @@ from lite_bench.datasets.vtab_md.records import (
     FOLDER,
     MARKER,
     begun_source,
-    checkout_problem,
     find_source,
+    misnamed_place,
     search_folders,
 )
 from lite_bench.harness.data import IndexedSource, Notify, SourceStatus, State
@@ -56,14 +56,14 @@ class RecordData:
         if folder is None:
             begun = begun_source(self.source, data_dir)
             if begun is None:
-                step, problem = f"{command} ({self.needs})", checkout_problem()
+                step, problem = f"{command} ({self.needs})", misnamed_place(data_dir)
                 return SourceStatus(self.source, self.used_for, "missing", None, looked, problem, step)
             problem = "The conversion is not finished; go on with it:"
             return SourceStatus(self.source, self.used_for, "incomplete", begun, looked, problem, command)
         try:
             RecordSource(folder).fingerprint  # noqa: B018  # it looks at every class file
         except DataError as error:
-            step = f"Delete the folder, then: {command}"
+            step = f"If that does not help, delete the folder, then: {command}"
             return SourceStatus(self.source, self.used_for, "incomplete", folder, looked, str(error), step)
         state: State = "stand-in" if (folder / MARKER).is_file() else "found"
         return SourceStatus(self.source, self.used_for, state, folder, looked)

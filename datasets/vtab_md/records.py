@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import threading
 from collections.abc import Collection
 from pathlib import Path
 
 from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.meta_dataset.specification import FlatSpecification, Specification
-from lite_bench.datasets.meta_dataset.specification_files import CHECKOUT_MARKS, SPECIFICATION, read_specification
+from lite_bench.datasets.meta_dataset.specification_files import SPECIFICATION, is_checkout, read_specification
 from lite_bench.datasets.tfrecords.reading import RecordReader
 from lite_bench.harness.errors import DataError
 
@@ -30,9 +31,18 @@ def search_folders(data_dir: Path | None) -> list[Path]:
 
 
 def find_source(source: str, data_dir: Path | None) -> Path | None:
-    """Find the first folder of ``source`` that is complete."""
+    """Find the first folder of ``source`` that has a specification, or may not be looked into."""
     folders = (folder / source for folder in search_folders(data_dir))
-    return next((folder for folder in folders if (folder / SPECIFICATION).is_file()), None)
+    return next((folder for folder in folders if _has_specification(folder)), None)
+
+
+def _has_specification(folder: Path) -> bool:
+    try:
+        return stat.S_ISREG((folder / SPECIFICATION).stat().st_mode)
+    except PermissionError:
+        return True  # whoever reads it says what is wrong, which is better than to call the source missing
+    except OSError:
+        return False
 
 
 def begun_source(source: str, data_dir: Path | None) -> Path | None:
@@ -49,21 +59,27 @@ def missing_source(source: str, data_dir: Path | None) -> str:
             f"The conversion of {source} in {begun} is not finished (no {SPECIFICATION}); repeat `lite-bench data "
             f"prepare {source}` to go on with it."
         )
-    if checkout := checkout_problem():
-        return checkout
+    if problem := misnamed_place(data_dir):
+        return problem
     looked = ", ".join(str(folder) for folder in folders) or f"no place: neither --data-dir nor {RECORDS} is given"
     return f"The records of {source} were not found (looked in {looked}); see `lite-bench data status`."
 
 
-def checkout_problem() -> str:
-    """Say so if a variable names a checkout of Meta-Dataset's source code where records are meant, or give nothing."""
+def misnamed_place(data_dir: Path | None) -> str:
+    """Say so if something else is named where records are meant, or give nothing.
+
+    It may be a checkout of Meta-Dataset's source code or the folder of a single source.
+    """
     for variable in (RECORDS, CHECKOUT):
         root = os.environ.get(variable)
-        if root and all((Path(root).expanduser() / mark).exists() for mark in CHECKOUT_MARKS):
+        if root and is_checkout(Path(root).expanduser()):
             return (
                 f"{variable} names {root}, a checkout of Meta-Dataset's source code, which holds no data; "
                 f"set {RECORDS} to the folder of converted records, which has a sub-folder per source."
             )
+    for folder in search_folders(data_dir):
+        if os.path.isfile(folder / SPECIFICATION):  # noqa: PTH113  # Path's would raise where one may not look
+            return f"{folder} is the folder of a single source; name the folder above it as --data-dir or {RECORDS}."
     return ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,31 +46,26 @@ def standin_specification(source: str) -> Specification:
     return HierarchicalSpecification(source, few.class_names, few.images, graphs)
 
 
-def write_source(source: str, folder: Path, seed: int, notify: Callable[[int, int], None]) -> None:
+def write_source(source: str, folder: Path, seed: int) -> None:
     """Write the stand-in of one source.
 
     Args:
         source: name of a published source.
         folder: of its records; made if missing.
         seed: of the images.
-        notify: told classes written and all classes.
 
     Raises:
         RunError: the disk is full or may not be written.
     """
     specification = standin_specification(source)
-    total = len(specification.images)
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for class_id, count in enumerate(specification.images):
             images = class_images(stable_key("stand-in", source, class_id, seed), count)
             records = (frame(encode_example({"image": image, "label": class_id})) for image in images)
             (folder / FILE_PATTERN.format(class_id)).write_bytes(b"".join(records))
-            if class_id % 50 == 0:
-                notify(class_id, total)
     write_atomically(folder / MARKER, json.dumps({"synthetic": True, "imitates": source, "seed": seed}) + "\n")
     write_specification(specification, folder)
-    notify(total, total)
 
 
 def class_images(key: int, count: int) -> Iterator[bytes]:

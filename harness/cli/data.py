@@ -179,6 +179,7 @@ def synth(
     suite: Annotated[str, typer.Argument(help="Benchmark to imitate.")],
     output_dir: DataOutputFlag,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the images.")] = 0,
+    workers: WorkersFlag = CORES,
 ) -> None:
     """Write small stand-ins of a benchmark's data in exactly its own on-disk form, to try everything offline.
 
@@ -188,5 +189,5 @@ def synth(
     """
     ((name, keeper),) = keepers(suite)
     with Progressor("writing stand-ins") as progress:
-        keeper.synthesise(output_dir, seed=seed, notify=progress.update)
+        keeper.synthesise(output_dir, seed=seed, workers=workers, notify=progress.update)
     say(f"Stand-ins of {name}: {output_dir}\nNext: lite-bench eval protonets --suite {name} --data-dir {output_dir}")

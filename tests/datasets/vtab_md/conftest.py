@@ -13,7 +13,7 @@ from lite_bench.datasets.vtab_md.data import VtabMdData
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``--data-dir`` with stand-ins of all sources; do not write to it."""
     folder = tmp_path_factory.mktemp("standin") / "data"
-    VtabMdData().synthesise(folder, seed=0, notify=lambda name, done, total, detail: None)
+    VtabMdData().synthesise(folder, seed=0, workers=2, notify=lambda name, done, total, detail: None)
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lite_bench.datasets.meta_dataset.specification_files import read_specification
 from lite_bench.datasets.tfrecords.framing import scan
-from lite_bench.datasets.vtab_md.data import VtabMdData
+from lite_bench.datasets.vtab_md.data import VtabMdData, standin_jobs
 from lite_bench.datasets.vtab_md.standins import standin_specification
 from lite_bench.harness.data import SourceStatus
 from lite_bench.harness.errors import DataError, UsageError
@@ -106,7 +106,7 @@ def test_incomplete_or_old_tfds_copies_are_told_from_missing_ones(copied: Path) 
 
 
 def test_sources_of_meta_dataset_that_the_benchmark_has_no_use_for_can_be_converted_too(standin: Path) -> None:
-    assert "102flowers.tgz from https://" in KEEPER.preparable()["vgg_flower"]
+    assert "102flowers.tgz and imagelabels.mat from https://" in KEEPER.preparable()["vgg_flower"]
     assert "vgg_flower" not in SOURCES
     assert problems_of("vgg_flower", standin)[0].startswith("vgg_flower was not found; lite-bench data prepare")
 
@@ -206,3 +206,14 @@ def test_stand_ins_have_the_published_classes(standin: Path, source: str) -> Non
     assert read_specification(standin / "records" / source) == standin_specification(source)
     marker = json.loads((standin / "records" / source / "synthetic.json").read_text())
     assert marker["synthetic"] is True
+
+
+def test_one_process_writes_the_same_stand_ins(standin: Path, tmp_path: Path) -> None:
+    root = tmp_path / "alone"
+    for job in standin_jobs(root, 0):
+        if {"kitti", "dtd"} & {str(value) for value in (*job.args, *job.keywords.get("datasets", ()))}:
+            job()
+    written = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    assert len(written) > 50
+    for path in written:
+        assert (root / path).read_bytes() == (standin / path).read_bytes(), path
