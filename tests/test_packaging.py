@@ -14,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("harness", "models", "datasets", "baselines", "leaderboard")
@@ -136,3 +138,30 @@ def test_installed_command_line_starts(installed: Path) -> None:
     version = run(command, "--version", PYTHONPATH=str(installed))
     assert PYPROJECT["project"]["version"] in version
     assert "train" in run(command, "--help", PYTHONPATH=str(installed))
+
+
+def required_by(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+    """List the distributions that installing ``name`` brings along, as the metadata of what is installed says."""
+    found: set[str] = set()
+    ahead = [(name, extras)]
+    while ahead:
+        current, chosen = ahead.pop()
+        if current in found:
+            continue
+        found.add(current)
+        try:
+            requirements = importlib.metadata.requires(current) or []
+        except importlib.metadata.PackageNotFoundError:  # for another platform or Python
+            continue
+        for requirement in map(Requirement, requirements):
+            wanted = [{"extra": extra} for extra in ("", *chosen)]
+            if requirement.marker is None or any(requirement.marker.evaluate(each) for each in wanted):
+                ahead.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return found
+
+
+def test_nothing_that_is_installed_needs_tensorflow() -> None:
+    brought = required_by("lite-bench", frozenset({"dev"}))
+    assert {"torch", "tensorflow-datasets", "pyarrow", "pytest"} <= brought
+    assert not {name for name in brought if name in {"tensorflow", "tensorflow-cpu", "tf-nightly", "tensorflow-gpu"}}
+    assert "tensorflow" in required_by("lite-bench", frozenset({"tfds-prepare"}))

@@ -51,7 +51,7 @@ def original_or_jpeg(data: bytes, name: str) -> bytes:
         if image.format != "JPEG" or image.mode != "RGB":
             image.load()
             return jpeg_bytes(image)
-        image.draft(None, (image.width // 8, image.height // 8))
+        image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
         return data
 

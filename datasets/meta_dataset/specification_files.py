@@ -63,8 +63,8 @@ def _missing(folder: Path, error: OSError) -> DataError:
     path = folder / SPECIFICATION
     if is_checkout(folder):
         return DataError(
-            f"{folder} belongs to a checkout of Meta-Dataset's source code, not of its data; RECORDS must name the "
-            "folder of converted records, which has a sub-folder per source."
+            f"{folder} belongs to a checkout of Meta-Dataset's source code, which holds no data; RECORDS must "
+            "name the folder of converted records, which has a sub-folder per source."
         )
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return DataError(f"The specification {path} cannot be read ({error.strerror or error}); check its permissions.")
@@ -76,8 +76,8 @@ def _missing(folder: Path, error: OSError) -> DataError:
 
 def is_checkout(folder: Path) -> bool:
     """Tell whether ``folder`` is a checkout of Meta-Dataset's source code, or lies directly in one."""
-    # Path.exists would raise where one may not look.
-    return any(all(os.path.exists(place / mark) for mark in CHECKOUT_MARKS) for place in (folder, folder.parent))  # noqa: PTH110
+    # os.access instead of Path.exists, which would raise where one may not look.
+    return any(all(os.access(place / mark, os.F_OK) for mark in CHECKOUT_MARKS) for place in (folder, folder.parent))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

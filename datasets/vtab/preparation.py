@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, check_sizes, find_prepared
 from lite_bench.datasets.vtab.sun397 import N_IMAGES, SUFFIXES
 from lite_bench.datasets.vtab.tasks import dataset_named
 from lite_bench.harness.errors import DataError
@@ -18,7 +19,7 @@ EXTRA = "pip install 'lite-bench[tfds-prepare]'"
 
 
 def prepare(name: str, *, manual: Path | None, output: Path) -> None:
-    """Download and prepare a dataset with TFDS, in array_record format.
+    """Download and prepare a dataset with TFDS, in array_record format, unless there is a copy already.
 
     Args:
         name: of the dataset in TFDS, with its config if it has several, as ``eurosat/rgb``.
@@ -27,9 +28,11 @@ def prepare(name: str, *, manual: Path | None, output: Path) -> None:
 
     Raises:
         UnknownNameError: no task uses the dataset.
-        DataError: TensorFlow is not installed, or the preparation failed.
+        DataError: TensorFlow is not installed, the preparation failed, or ``output`` has an incomplete copy.
     """
     dataset = dataset_named(name.partition("/")[0])
+    if _is_there(name, output):
+        return
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(f"Preparing {name} needs TensorFlow (reading it does not); {EXTRA}.")
     import tensorflow_datasets as tfds
@@ -47,6 +50,28 @@ def prepare(name: str, *, manual: Path | None, output: Path) -> None:
             f"TensorFlow Datasets could not prepare {name} in {output} ({reason}); "
             f"https://www.tensorflow.org/datasets/catalog/{dataset.name} says what it needs."
         ) from error
+
+
+def _is_there(name: str, output: Path) -> bool:
+    """Tell whether there is a copy; TFDS itself would leave alone any folder that has a ``dataset_info.json``.
+
+    Raises:
+        DataError: there is one that cannot be used.
+    """
+    title, _, config = name.partition("/")
+    dataset = dataset_named(title)
+    folder = find_prepared([output], title, config or None, dataset.versions)
+    if isinstance(folder, NotPrepared):
+        return False
+    try:
+        prepared = PreparedDataset(folder)
+        check_sizes(prepared, dataset, list(dataset.splits))
+        prepared.check_files(dataset.splits)
+    except DataError as error:
+        raise DataError(f"{error} Delete {folder} first, because TensorFlow Datasets changes no copy.") from error
+    if prepared.synthetic:
+        raise DataError(f"The copy in {folder} is a stand-in; delete it, or prepare {name} in another folder.")
+    return True
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,18 @@ from pathlib import Path
 from lite_bench.datasets.conversion.engine import convert
 from lite_bench.datasets.conversion.plan import Original
 from lite_bench.datasets.conversion.registry import converter
-from lite_bench.datasets.meta_dataset.catalogue import IMAGENET, IMAGENET_LITE, published
 from lite_bench.datasets.meta_dataset.source import RecordSource
-from lite_bench.datasets.meta_dataset.specification import Specification
 from lite_bench.datasets.tfrecords.index import load_index
 from lite_bench.datasets.vtab_md.records import (
     FOLDER,
     MARKER,
     begun_source,
+    differences,
     find_source,
     misnamed_place,
     search_folders,
 )
-from lite_bench.harness.data import IndexedSource, Notify, SourceStatus, State
+from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
 from lite_bench.harness.errors import DataError, UsageError
 
 ARCHIVES = frozenset({".zip", ".gz", ".tgz", ".tar", ".json", ".npy", ".mat", ".txt"})
@@ -61,12 +59,17 @@ class RecordData:
             problem = "The conversion is not finished; go on with it:"
             return SourceStatus(self.source, self.used_for, "incomplete", begun, looked, problem, command)
         try:
-            RecordSource(folder).fingerprint  # noqa: B018  # it looks at every class file
+            records = RecordSource(folder)
+            records.fingerprint  # noqa: B018  # it looks at every class file
         except DataError as error:
             step = f"If that does not help, delete the folder, then: {command}"
             return SourceStatus(self.source, self.used_for, "incomplete", folder, looked, str(error), step)
-        state: State = "stand-in" if (folder / MARKER).is_file() else "found"
-        return SourceStatus(self.source, self.used_for, state, folder, looked)
+        if (folder / MARKER).is_file():
+            return SourceStatus(self.source, self.used_for, "stand-in", folder, looked)
+        if problems := differences(records):
+            step = f"Convert it anew into another folder: {command}"
+            return SourceStatus(self.source, self.used_for, "incomplete", folder, looked, problems[0], step)
+        return SourceStatus(self.source, self.used_for, "found", folder, looked)
 
     def prepare(self, originals: Path | None, output: Path, workers: int, notify: Notify) -> str:
         """Convert the original files in ``originals`` to records below ``output``.
@@ -121,30 +124,3 @@ class RecordData:
 def archive_of(original: Original) -> str:
     """Name the file to download, rather than a folder that it unpacks to."""
     return next((name for name in original.names if Path(name).suffix in ARCHIVES), original.names[0])
-
-
-def differences(records: RecordSource) -> list[str]:
-    """Compare classes and counts with the published ones; ImageNet may also be in the LITE authors' flat form."""
-    found, name = records.specification, records.folder.name
-    forms = [published(name), *([published(IMAGENET_LITE)] if name == IMAGENET else [])]
-    if any(_same(found, form) for form in forms):
-        return []
-    return [f"{records.folder}: {text}" for text in _first_differences(found, forms[0])]
-
-
-def _same(found: Specification, wanted: Specification) -> bool:
-    return not list(_first_differences(found, wanted))
-
-
-def _first_differences(found: Specification, wanted: Specification) -> Iterator[str]:
-    if found.splits != wanted.splits:
-        sizes = [" / ".join(str(len(ids)) for ids in each.splits.values()) for each in (found, wanted)]
-        yield f"has {sizes[0]} classes for train / validation / test; {wanted.name} has {sizes[1]}."
-        return
-    pairs = enumerate(zip(found.class_names, wanted.class_names, found.images, wanted.images, strict=True))
-    for class_id, (name, right_name, count, right_count) in pairs:
-        if name != right_name:
-            yield f"class {class_id} is {name!r} and should be {right_name!r}."
-            return
-        if count != right_count:
-            yield f"class {class_id} ({name}) has {count} images and should have {right_count}."

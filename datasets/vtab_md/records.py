@@ -6,9 +6,10 @@ import dataclasses
 import os
 import stat
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from lite_bench.datasets.meta_dataset.catalogue import IMAGENET, IMAGENET_LITE, published
 from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.meta_dataset.specification import FlatSpecification, Specification
 from lite_bench.datasets.meta_dataset.specification_files import SPECIFICATION, is_checkout, read_specification
@@ -78,7 +79,7 @@ def misnamed_place(data_dir: Path | None) -> str:
                 f"set {RECORDS} to the folder of converted records, which has a sub-folder per source."
             )
     for folder in search_folders(data_dir):
-        if os.path.isfile(folder / SPECIFICATION):  # noqa: PTH113  # Path's would raise where one may not look
+        if os.access(folder / SPECIFICATION, os.R_OK):
             return f"{folder} is the folder of a single source; name the folder above it as --data-dir or {RECORDS}."
     return ""
 
@@ -119,6 +120,10 @@ class RecordFolders:
             specification = all_for_training(specification)
         return RecordSource(folder, self._reader, specification)
 
+    def unpublished(self, source: str) -> str:
+        """Name the first way in which ``source``, unless a stand-in, differs from what is published, or give nothing."""
+        return "" if self.synthetic(source) else next(iter(differences(self[source])), "")
+
     def synthetic(self, source: str) -> bool:
         """Tell whether ``source`` is a stand-in."""
         return (self[source].folder / MARKER).is_file()
@@ -128,3 +133,30 @@ def all_for_training(specification: Specification) -> FlatSpecification:
     """Pass over a source's splits and structure: all classes are for training, under the ids they have."""
     names = specification.class_names
     return FlatSpecification(specification.name, names, specification.images, {"train": len(names)})
+
+
+def differences(records: RecordSource) -> list[str]:
+    """Compare classes and counts with the published ones; ImageNet may also be in the LITE authors' flat form."""
+    found, name = records.specification, records.folder.name
+    forms = [published(name), *([published(IMAGENET_LITE)] if name == IMAGENET else [])]
+    if any(_same(found, form) for form in forms):
+        return []
+    return [f"{records.folder}: {text}" for text in _first_differences(found, forms[0])]
+
+
+def _same(found: Specification, wanted: Specification) -> bool:
+    return not list(_first_differences(found, wanted))
+
+
+def _first_differences(found: Specification, wanted: Specification) -> Iterator[str]:
+    if found.splits != wanted.splits:
+        sizes = [" / ".join(str(len(ids)) for ids in each.splits.values()) for each in (found, wanted)]
+        yield f"has {sizes[0]} classes for train / validation / test; {wanted.name} has {sizes[1]}."
+        return
+    pairs = enumerate(zip(found.class_names, wanted.class_names, found.images, wanted.images, strict=True))
+    for class_id, (name, right_name, count, right_count) in pairs:
+        if name != right_name:
+            yield f"class {class_id} is {name!r} and should be {right_name!r}."
+            return
+        if count != right_count:
+            yield f"class {class_id} ({name}) has {count} images and should have {right_count}."

@@ -153,7 +153,7 @@ class VtabMd:
 
     @property
     def notes(self) -> list[str]:
-        """Which sources are missing or stand-ins."""
+        """Which sources are missing, not as published, or stand-ins."""
         missing = [source for source, data in self.source_data.items() if data.missing]
         notes = []
         if missing:
@@ -161,6 +161,9 @@ class VtabMd:
                 f"{len(missing)} of {len(self.source_data)} test sources are missing ({', '.join(missing)}): "
                 "`lite-bench data status` says where to get them. Nothing is averaged over a missing source."
             )
+        there = [source for source in self._protocol["test"] if source not in missing]
+        if others := [problem for source in there if (problem := self._records.unpublished(source))]:
+            notes.append(f"Not as published, so that results on it cannot be compared: {' '.join(others)}")
         if self.synthetic:
             notes.append("Stand-in data: this shows that everything runs, and says nothing about the real benchmark.")
         return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,12 +251,20 @@ def on_suite(own: Settings, given: dict[str, Any]) -> Settings:
     changes = {key: value for key, value in given.items() if value not in (None, {})}
     if "batch_size" in changes:
         changes["query_batch_size"] = None  # what the run chose for its own batches
-    if changes.get("suite", own.suite) == own.suite:
-        changes["suite_options"] = {**own.suite_options, **changes.get("suite_options", {})}
+    asked = changes.get("suite") or own.suite
+    if without_version(asked) == without_version(own.suite):
+        renamed = asked != own.suite and "@" in (asked or "")
+        kept = {key: value for key, value in own.suite_options.items() if not (renamed and key == "version")}
+        changes["suite_options"] = {**kept, **changes.get("suite_options", {})}
     else:
         changes = {"suite_options": {}, "data_dir": None, **changes}
     # weights go with the pixels they were trained on; runs from before this was recorded had the backbone's
     return own.changed(**changes, pixel_range=own.pixel_range or "backbone")
+
+
+def without_version(suite: str | None) -> str | None:
+    """Give a suite's name without ``@version``; a path after it stays."""
+    return suite and re.sub(r"@[^:]*", "", suite, count=1)
 
 
 def _evaluation(assembly: Assembly, settings: Settings, checkpoint: str | None = None) -> Evaluation:

@@ -142,3 +142,13 @@ def test_a_version_may_be_named_with_the_suite() -> None:
     assert build_suite("glyphs@1", 28, None, options).id == small_suite().id
     with pytest.raises(UsageError, match=r"Suite glyphs has the version 1, not 2; write --suite glyphs@1\."):
         build_suite("glyphs@2", 28, None, options)
+
+
+def test_another_version_of_a_runs_suite_keeps_its_options_and_data() -> None:
+    own = small_settings(suite="glyphs@1", suite_options={"version": "lite", "way": 3}, data_dir=Path("data"))
+    assert on_suite(own, {}).suite_options == own.suite_options
+    other = on_suite(own, {"suite": "glyphs@2"})
+    assert (other.suite, other.suite_options, other.data_dir) == ("glyphs@2", {"way": 3}, Path("data"))
+    assert on_suite(own, {"suite": "glyphs"}).suite_options == own.suite_options
+    foreign = on_suite(own, {"suite": "omniglot"})
+    assert (foreign.suite_options, foreign.data_dir) == ({}, None)

@@ -40,6 +40,12 @@ def test_an_rgb_jpeg_is_kept_to_the_byte(options: dict[str, object]) -> None:
     assert original_or_jpeg(data, "a.jpg") == data
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 100), (8, 8)])
+def test_tiny_images_are_kept_too(size: tuple[int, int]) -> None:
+    data = file_of(picture(size=size), "JPEG")
+    assert original_or_jpeg(data, "a.jpg") == data
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"), [("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("RGB", "PPM")]
 )

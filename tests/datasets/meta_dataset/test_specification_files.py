@@ -209,6 +209,7 @@ WRONG: dict[str, tuple[str, tuple[Any, ...], Any, str]] = {
     "split's name": (PLAIN, ("classes_per_split",), {"train": 3}, "has the split 'train'"),
     "fraction of classes": (PLAIN, ("classes_per_split", "TRAIN"), 1.5, "has 1.5 as 'classes_per_split' of TRAIN"),
     "negative split": (PLAIN, ("classes_per_split", "TRAIN"), -1, "has -1 as 'classes_per_split' of train"),
+    "more images than there are": (PLAIN, ("images_per_class", "1"), 10**30, "of id 1 where a count belongs"),
     "pools": (
         "flat",
         ("images_per_class", "1"),

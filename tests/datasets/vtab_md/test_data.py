@@ -90,6 +90,14 @@ def test_incomplete_records_are_told_from_missing_ones(copied: Path) -> None:
     assert status.next_step.startswith("lite-bench data prepare dtd")
 
 
+def test_records_of_other_classes_or_counts_are_not_taken_for_the_published_ones(copied: Path) -> None:
+    (copied / "records/dtd/synthetic.json").unlink()
+    status = status_of("dtd", copied)
+    assert (status.state, status.where) == ("incomplete", copied / "records/dtd")
+    assert status.problem.endswith("class 0 (chequered) has 24 images and should have 120.")
+    assert "into another folder: lite-bench data prepare dtd" in status.next_step
+
+
 def test_incomplete_or_old_tfds_copies_are_told_from_missing_ones(copied: Path) -> None:
     (folder,) = (copied / "tfds/kitti").iterdir()
     shard = next(folder.glob("*test.array_record*"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,3 +300,40 @@ def test_a_damaged_record_names_file_and_place(tmp_path: Path, standin: Path) ->
     suite = VtabMd(SIDE, tmp_path)
     with pytest.raises(DataError, match=r"4\d\.tfrecords.* byte \d+"):
         make(suite, "dtd", 20)
+
+
+def test_the_folder_of_a_single_source_is_not_a_place_to_look_in(
+    monkeypatch: pytest.MonkeyPatch, standin: Path
+) -> None:
+    own = standin / "records" / "dtd"
+    assert f"{own} is the folder of a single source" in VtabMd(SIDE, own).source_data["dtd"].missing
+    monkeypatch.setenv("RECORDS", str(own))
+    assert "name the folder above it as --data-dir or RECORDS" in VtabMd(SIDE, None).source_data["mscoco"].missing
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, standin: Path
+) -> None:
+    shutil.copytree(standin / "records" / "dtd", tmp_path / "records" / "dtd")
+
+    def refuse(method: Callable[..., Any]) -> Callable[..., Any]:
+        def refused(path: Path, *args: Any, **options: Any) -> Any:
+            if tmp_path / "records" in path.parents:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return method(path, *args, **options)
+
+        return refused
+
+    for name in ("stat", "open", "read_text"):
+        monkeypatch.setattr(Path, name, refuse(getattr(Path, name)))
+    missing = VtabMd(SIDE, tmp_path).source_data["dtd"].missing
+    assert f"{tmp_path / 'records' / 'dtd' / 'dataset_spec.json'} cannot be read (Permission denied)" in missing
+
+
+def test_a_source_that_is_not_the_published_one_is_pointed_out(tmp_path: Path, standin: Path) -> None:
+    folder = tmp_path / "records" / "dtd"
+    shutil.copytree(standin / "records" / "aircraft", folder)
+    assert not any("as published" in note for note in VtabMd(SIDE, tmp_path).notes)
+    (folder / "synthetic.json").unlink()
+    (note,) = (note for note in VtabMd(SIDE, tmp_path).notes if note.startswith("Not as published"))
+    assert f"{folder}: has 70 / 15 / 15 classes for train / validation / test; dtd has 33 / 7 / 7." in note
