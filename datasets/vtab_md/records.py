@@ -121,7 +121,7 @@ class RecordFolders:
         return RecordSource(folder, self._reader, specification)
 
     def unpublished(self, source: str) -> str:
-        """Name the first way in which ``source``, unless a stand-in, differs from what is published, or give nothing."""
+        """Name the first difference of ``source``, unless a stand-in, from what is published, or give nothing."""
         return "" if self.synthetic(source) else next(iter(differences(self[source])), "")
 
     def synthetic(self, source: str) -> bool:

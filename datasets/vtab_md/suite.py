@@ -97,6 +97,7 @@ class VtabMd:
         self._records = RecordFolders(self._data_dir, own["flat"])
         self._train_suffix = train_suffix(self._train_rule)
         decisive = {"way": way, "shot": shot, "query": query, "tasks": tasks}
+        self._test_sources = (*self._protocol["test"], *(task.name for task in vtab_tasks()))
         self._id = suite_id(NAME, version, VtabMd, decisive)
 
     @staticmethod
@@ -138,7 +139,7 @@ class VtabMd:
     @cached_property
     def source_data(self) -> dict[str, SourceData]:
         """What was found of each of the 26 test sources."""
-        return {source: self._found(source) for source in (*self._protocol["test"], *(t.name for t in vtab_tasks()))}
+        return {source: self._found(source) for source in self._test_sources}
 
     def _found(self, source: str) -> SourceData:
         try:
@@ -244,7 +245,7 @@ class VtabMd:
             return [source + self._train_suffix for source in self._train_sources]
         if split == "validation":
             return tuple(self._protocol["validation"])
-        return tuple(self.tasks("test"))
+        return self._test_sources
 
     def plan(self, task: Task) -> Plan:
         """Draw the classes and images of a Meta-Dataset task; nothing is read but the source's specification."""
