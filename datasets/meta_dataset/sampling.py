@@ -67,8 +67,9 @@ def describe_episode(
 def draw_classes(specification: Specification, split: Split, rule: Rule, generator: np.random.RandomState) -> list[int]:
     """Draw the C classes of an episode.
 
-    Flat sources: C uniform in [5, min(``max_way``, all)], then C classes. Two levels: the same within one
-    superclass. Graphs: all leaves of one eligible node, or ``max_way`` of them; a fixed way is drawn from them.
+    Flat sources: C uniform in [min(5, ``max_way``), min(``max_way``, all)], then C classes. Two levels: the same
+    within one superclass. Graphs: all leaves of one eligible node, or ``max_way`` of them; a fixed way is drawn
+    from them.
     """
     if isinstance(specification, HierarchicalSpecification):
         _spare_draw(generator)
@@ -82,7 +83,8 @@ def draw_classes(specification: Specification, split: Split, rule: Rule, generat
         candidates = specification.members[generator.choice(list(specification.superclasses[split]), 1)[0]]
     way = rule.way
     if way is None:
-        way = int(generator.randint(MIN_VARIABLE_WAY, min(rule.max_way, len(candidates)) + 1))
+        lowest = min(MIN_VARIABLE_WAY, rule.max_way)
+        way = int(generator.randint(lowest, min(rule.max_way, len(candidates)) + 1))
     chosen: list[int] = (candidates.start + generator.choice(len(candidates), way, replace=False)).tolist()
     return chosen
 

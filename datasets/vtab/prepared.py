@@ -27,7 +27,8 @@ from lite_bench.datasets.vtab.tasks import VtabDataset
 from lite_bench.harness.errors import DataError
 
 INFO, MARKER = "dataset_info.json", "synthetic.json"
-VERSION = re.compile(r"\d+\.\d+\.\d+")
+VERSION = re.compile(r"(?:incomplete\.\w+_)?(\d+\.\d+\.\d+)")
+"""A folder of a version; a half-written one is named `incomplete.X_2.0.0`, by older TFDS `2.0.0.incompleteX`."""
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 OPEN_FILES = 64
 
@@ -83,14 +84,15 @@ def find_prepared(roots: Sequence[Path], name: str, config: str | None, versions
                 return base / version
         others += sorted(path for path in base.glob("*") if path.is_dir() and VERSION.match(path.name))
     for path in others:
-        if path.name.partition(".incomplete")[0] in versions:
-            state = "is what an interrupted preparation left" if ".incomplete" in path.name else f"has no {INFO}"
+        found = VERSION.match(path.name)
+        if found and found[1] in versions:
+            state = "is what an interrupted preparation left" if "incomplete" in path.name else f"has no {INFO}"
             return NotPrepared(f"The copy of {dataset} in {path} {state}; delete it and {remedy}.", present=True)
     if others:
-        found = ", ".join(str(path) for path in others)
+        present = ", ".join(str(path) for path in others)
         accepted = " or ".join(versions)
         return NotPrepared(
-            f"Of {dataset} only {found} was found, and the version must be {accepted}; {remedy}.", present=True
+            f"Of {dataset} only {present} was found, and the version must be {accepted}; {remedy}.", present=True
         )
     looked = ", ".join(str(root) for root in roots)
     return NotPrepared(

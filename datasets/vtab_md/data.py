@@ -76,14 +76,16 @@ class VtabMdData:
     def verify(
         self, sources: Sequence[str], data_dir: Path | None, *, decode: bool, workers: int, notify: Notify
     ) -> dict[str, list[str]]:
-        """See `DataKeeper.verify`; a source that was asked for and is not there is a problem."""
+        """See `DataKeeper.verify`; a source that is incomplete, or was asked for and is not there, is a problem."""
         found: dict[str, list[str]] = {}
         for each in self._chosen(sources):
             problems = each.verify(data_dir, decode=decode, workers=workers, notify=notify)
             if problems is not None:
                 found[each.source] = problems
-            elif sources:
-                found[each.source] = [f"{each.source} was not found; {each.status(data_dir).next_step}"]
+                continue
+            status = each.status(data_dir)
+            if sources or status.state == "incomplete":
+                found[each.source] = [f"{status.problem or f'{each.source} was not found;'} {status.next_step}"]
         return found
 
     def index(self, sources: Sequence[str], data_dir: Path | None, *, notify: Notify) -> list[IndexedSource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import sys
@@ -15,7 +16,10 @@ import pytest
 
 from lite_bench.datasets.vtab import preparation, sun397
 from lite_bench.datasets.vtab.preparation import prepare, prepare_sun397_folder, sun397_classes
+from lite_bench.datasets.vtab.prepared import PreparedDataset
+from lite_bench.datasets.vtab.standin import write_standin
 from lite_bench.datasets.vtab.sun397 import Sun397Folder, find_folder
+from lite_bench.datasets.vtab.tasks import dataset_named
 from lite_bench.harness.errors import DataError, UnknownNameError
 
 
@@ -135,3 +139,25 @@ def test_a_truncated_archive(tmp_path: Path) -> None:
     (tmp_path / "SUN397.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"SUN397\.tar\.gz (cannot be read|holds)"):
         prepare_sun397_folder(tmp_path / "SUN397.tar.gz", tmp_path / "out")
+
+
+def test_what_is_there_already(tmp_path: Path) -> None:
+    write_standin(tmp_path, datasets=["smallnorb"])
+    folder = tmp_path / "smallnorb" / "2.0.0"
+    with pytest.raises(DataError, match=r"2\.0\.0 is a stand-in; delete it, or prepare smallnorb in another folder"):
+        prepare("smallnorb", manual=None, output=tmp_path)
+    PreparedDataset(folder).file_paths()[0].unlink()
+    with pytest.raises(DataError, match=r"files are missing.* Delete .*2\.0\.0 first"):
+        prepare("smallnorb", manual=None, output=tmp_path)
+    (folder / "synthetic.json").unlink()
+    with pytest.raises(DataError, match=r"has 1200 examples in 'train'.* Delete .*2\.0\.0 first"):
+        prepare("smallnorb", manual=None, output=tmp_path)
+
+
+def test_a_whole_copy_needs_no_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_standin(tmp_path, datasets=["smallnorb"])
+    (tmp_path / "smallnorb" / "2.0.0" / "synthetic.json").unlink()
+    small = dataclasses.replace(dataset_named("smallnorb"), splits={"train": (1200,), "test": (500,)})
+    monkeypatch.setattr(preparation, "dataset_named", lambda _: small)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    prepare("smallnorb", manual=None, output=tmp_path)

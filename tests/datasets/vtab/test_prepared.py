@@ -202,10 +202,11 @@ def test_finding_a_config(tmp_path: Path) -> None:
     assert "data prepare diabetic_retinopathy_detection/btgraham-300" in text
 
 
-def test_finding_what_is_incomplete(tmp_path: Path) -> None:
-    (tmp_path / "dmlab" / "2.0.1.incompleteAB12CD").mkdir(parents=True)
+@pytest.mark.parametrize("name", ["2.0.1.incompleteAB12CD", "incomplete.AB12CD_2.0.1"])  # of older and newer TFDS
+def test_finding_what_is_incomplete(tmp_path: Path, name: str) -> None:
+    (tmp_path / "dmlab" / name).mkdir(parents=True)
     text = reason(find_prepared([tmp_path], "dmlab", None, ["2.0.1"]))
-    assert "2.0.1.incompleteAB12CD is what an interrupted preparation left; delete it" in text
+    assert f"{name} is what an interrupted preparation left; delete it" in text
     shutil.rmtree(tmp_path / "dmlab")
     (tmp_path / "dmlab" / "2.0.1").mkdir(parents=True)
     assert "has no dataset_info.json" in reason(find_prepared([tmp_path], "dmlab", None, ["2.0.1"]))

@@ -178,6 +178,17 @@ def test_nobody_calls_absent_data_fine(tmp_path: Path, shell: Shell) -> None:
     assert "dtd was not found; lite-bench data prepare dtd" in err
 
 
+def test_what_is_incomplete_is_a_problem_even_if_nobody_asked(copied: Path, shell: Shell) -> None:
+    shutil.rmtree(copied / "tfds/kitti/3.3.0")
+    (copied / "tfds/kitti/1.0.0").mkdir()
+    (copied / "records/dtd/dataset_spec.json").unlink()
+    found = KEEPER.verify([], copied, decode=False, workers=2, notify=silent)
+    assert set(found) == {"dtd", "kitti"}
+    assert "not finished; go on with it: lite-bench data prepare dtd" in found["dtd"][0]
+    assert "1.0.0 was found, and the version must be" in found["kitti"][0]
+    shell("data", "verify", "--data-dir", copied, code=1)
+
+
 def test_indexing_counts_files_and_records(standin: Path, shell: Shell) -> None:
     out, _ = shell("data", "index", "--data-dir", standin, "--source", "dtd", "--source", "traffic_sign")
     assert out.splitlines()[1:] == ["dtd\t47\t1128", "traffic_sign\t43\t1032"]

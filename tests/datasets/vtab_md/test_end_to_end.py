@@ -134,3 +134,5 @@ def test_recipes_are_valid_and_keep_the_published_settings(recipe: str, standin:
     suite = VtabMd(settings.image_size, standin, **settings.suite_options)
     assert suite.id == "vtab_md@lite"
     assert settings.h == 40
+    # without LITE all support images carry a gradient
+    assert (settings.gradient == "exact") == ("small_tasks" in recipe or recipe.endswith("_84.toml"))
