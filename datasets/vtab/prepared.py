@@ -135,7 +135,8 @@ class PreparedDataset:
             self._splits = {str(split["name"]): self._split(split) for split in info["splits"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                f"The file {folder / INFO} does not describe a dataset ({error!r}); copy or prepare it again."
+                f"The file {folder / INFO} does not describe a dataset ({error!r}); copy the dataset again, or delete "
+                "its folder and prepare it."
             ) from error
         self.sizes = {name: split.starts[-1] for name, split in self._splits.items()}
         self.synthetic = (folder / MARKER).is_file()
@@ -168,7 +169,10 @@ class PreparedDataset:
     def _part(self, split: str) -> _Split:
         if split not in self._splits:
             known = ", ".join(self._splits) or "none"
-            raise DataError(f"The copy in {self.folder} has no split {split!r} but {known}; prepare it again.")
+            raise DataError(
+                f"The copy in {self.folder} has no split {split!r} but {known}; delete it and prepare the dataset "
+                "again."
+            )
         return self._splits[split]
 
     def file_paths(self, splits: Iterable[str] | None = None) -> list[Path]:
@@ -186,7 +190,7 @@ class PreparedDataset:
         if missing:
             raise DataError(
                 f"The copy in {self.folder} is incomplete: {len(missing)} of {len(paths)} files are missing, such as "
-                f"{missing[0].name}; copy or prepare it again."
+                f"{missing[0].name}; copy it again, or delete it and prepare the dataset."
             )
 
     def example(self, split: str, position: int, features: Sequence[str]) -> dict[str, bytes | np.ndarray]:
@@ -221,7 +225,7 @@ class PreparedDataset:
         except KeyError as error:
             raise DataError(
                 f"Example {position} of {self.name}, split {split!r}, in {path} has no feature {error}; "
-                "prepare the dataset again."
+                "delete its folder and prepare the dataset again."
             ) from error
 
     def _shard(self, path: Path, n_records: int) -> Shard:
@@ -248,7 +252,7 @@ def check_sizes(prepared: PreparedDataset, dataset: VtabDataset, splits: Sequenc
         if size not in right and not prepared.synthetic:
             raise DataError(
                 f"The copy in {prepared.folder} has {size} examples in {split!r}, and {dataset.name} has "
-                f"{' or '.join(map(str, right))}; prepare the dataset again."
+                f"{' or '.join(map(str, right))}; delete its folder and prepare the dataset again."
             )
 
 
@@ -256,9 +260,13 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"The file {path} cannot be read ({error}); copy or prepare the dataset again.") from error
+        raise DataError(
+            f"The file {path} cannot be read ({error}); copy the dataset again, or delete its folder and prepare it."
+        ) from error
     if not isinstance(info, dict):
-        raise DataError(f"The file {path} does not describe a dataset; copy or prepare the dataset again.")
+        raise DataError(
+            f"The file {path} does not describe a dataset; copy the dataset again, or delete its folder and prepare it."
+        )
     return info
 
 
@@ -268,7 +276,7 @@ def _known_format(folder: Path, name: str) -> Format:
             return known
     raise DataError(
         f"The copy in {folder} is in {name} format, and {', '.join(FORMATS)} can be read; "
-        "prepare it again in array_record format."
+        "delete it and prepare the dataset in array_record format."
     )
 
 

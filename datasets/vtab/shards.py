@@ -119,7 +119,7 @@ def open_shard(path: Path, file_format: Format, n_records: int) -> Shard:
         DataError: the file is missing, damaged, or holds another number of examples.
     """
     if not path.is_file():
-        raise DataError(f"The file {path} is missing; copy or prepare the dataset again.")
+        raise DataError(f"The file {path} is missing; copy the dataset again, or delete its folder and prepare it.")
     try:
         shard = SHARDS[file_format](path)
     except DataError:
@@ -130,7 +130,7 @@ def open_shard(path: Path, file_format: Format, n_records: int) -> Shard:
         cause = " (the Parquet writer of tensorflow-datasets 4.9.10 drops examples)" if file_format == "parquet" else ""
         raise DataError(
             f"The file {path} holds {shard.n_records} of {n_records} examples{cause}; "
-            "prepare the dataset again in array_record format."
+            "delete its folder and prepare the dataset again in array_record format."
         )
     return shard
 
@@ -138,7 +138,9 @@ def open_shard(path: Path, file_format: Format, n_records: int) -> Shard:
 def damaged(path: Path, error: Exception) -> DataError:
     """Word the error of a file whose format is broken."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"The file {path} is damaged ({reason}); copy or prepare the dataset again.")
+    return DataError(
+        f"The file {path} is damaged ({reason}); copy the dataset again, or delete its folder and prepare it."
+    )
 
 
 def write_shard(path: Path, file_format: Format, records: Sequence[bytes]) -> None:

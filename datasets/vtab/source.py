@@ -70,7 +70,7 @@ class LabelledDataset:
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError(
                 f"Example {position} of {self._prepared.name}, split {split!r}, in {self.folder} has no usable "
-                f"{' and '.join(features)} ({error}); prepare the dataset again."
+                f"{' and '.join(features)} ({error}); delete its folder and prepare the dataset again."
             ) from error
 
 
@@ -236,7 +236,7 @@ class VtabSource:
         split, position = where
         return DataError(
             f"The image of {self.task.name} at position {position} of {split!r} in {self.examples.folder} {state}; "
-            "copy or prepare the dataset again."
+            "copy the dataset again, or delete its folder and prepare it."
         )
 
 

@@ -152,7 +152,7 @@ def open_copy(copy: Path, name: str = "kitti", profile: Profile = "official") ->
 def test_sizes_are_checked_unless_it_is_a_stand_in(copy: Path) -> None:
     assert open_copy(copy).examples.synthetic
     (copy / MARKER).unlink()
-    with pytest.raises(DataError, match=r"has 1200 examples in 'train', and kitti has 6347; prepare"):
+    with pytest.raises(DataError, match=r"has 1200 examples in 'train', and kitti has 6347; delete its folder and prepare"):
         open_copy(copy)
 
 
@@ -212,7 +212,7 @@ def test_an_image_that_does_not_decode(copy: Path) -> None:
         DataError, match=r"image of kitti at position 70 of 'test' in .*3\.3\.0 does not decode \("
     ) as caught:
         next(iterator)
-    assert str(caught.value).endswith("; copy or prepare the dataset again.")
+    assert str(caught.value).endswith("; copy the dataset again, or delete its folder and prepare it.")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lite-bench-vtab")]
 
 
