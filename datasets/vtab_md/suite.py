@@ -162,6 +162,12 @@ class VtabMd:
                 f"{len(missing)} of {len(self.source_data)} test sources are missing ({', '.join(missing)}): "
                 "`lite-bench data status` says where to get them. Nothing is averaged over a missing source."
             )
+        validated = [source for source in self._protocol["validation"] if find_source(source, self._data_dir)]
+        if len(validated) < len(self._protocol["validation"]):
+            notes.append(
+                f"Validation in training has {len(validated)} of its {len(self._protocol['validation'])} sources "
+                f"({', '.join(validated) or 'none'}), so its choice of a model is not the protocol's."
+            )
         there = [source for source in self._protocol["test"] if source not in missing]
         if others := [problem for source in there if (problem := self._records.unpublished(source))]:
             notes.append(f"Not as published, so that results on it cannot be compared: {' '.join(others)}")

@@ -197,6 +197,22 @@ def test_a_fixed_way_and_shot() -> None:
         assert found.query == (15 if source == "aircraft" else 10)  # min(10, 20 - 5)
 
 
+def test_traffic_signs_are_not_read_in_the_order_of_their_file() -> None:
+    """Frames of one sign follow each other there: google-research/meta-dataset #54."""
+    specification = published("traffic_sign")
+    earlier, neighbours, expected = [], [], []
+    for index in range(60):
+        generator = frozen_generator(Task("vtab_md@lite", "traffic_sign", "test", index), "images")
+        plan = draw_images(specification, describe_episode(specification, "test", STANDARD, generator), generator)
+        for class_id, support, query in zip(plan.classes, plan.support, plan.query, strict=True):
+            gaps = np.subtract.outer(np.asarray(query), np.asarray(support))
+            earlier.append((gaps > 0).mean())
+            neighbours.append((np.abs(gaps) == 1).mean())
+            expected.append(2 / specification.images[class_id])
+    assert np.mean(earlier) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(neighbours) == pytest.approx(np.mean(expected), rel=0.25)
+
+
 def test_images_are_drawn_from_the_whole_of_a_large_class() -> None:
     n, generator = 200_000, np.random.RandomState(3)
     drawn = np.concatenate([draw_distinct(n, 100, generator) for _ in range(200)])

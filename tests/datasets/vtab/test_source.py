@@ -152,7 +152,7 @@ def open_copy(copy: Path, name: str = "kitti", profile: Profile = "official") ->
 def test_sizes_are_checked_unless_it_is_a_stand_in(copy: Path) -> None:
     assert open_copy(copy).examples.synthetic
     (copy / MARKER).unlink()
-    with pytest.raises(DataError, match=r"has 1200 examples in 'train', and kitti has 6347; delete its folder and prepare"):
+    with pytest.raises(DataError, match=r"has 1200 examples in 'train', and kitti has 6347; delete its folder"):
         open_copy(copy)
 
 

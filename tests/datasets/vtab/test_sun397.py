@@ -49,6 +49,34 @@ def test_support_covers_the_classes(way: int, per_class: int, n: int, seed: int)
     assert max(Counter(kept[:covered]).values()) <= 2 or covered is None
 
 
+def drawn_one_by_one(labels: np.ndarray, way: int, n: int, order: list[int]) -> list[int]:
+    """Follow the code of cambridge-mlg/LITE step by step."""
+    kept: list[int] = []
+    counts: Counter[int] = Counter()
+    waiting = iter(order)
+    for _ in range(10_000):
+        if len(counts) == way:
+            break
+        position = next(waiting)
+        if counts[int(labels[position])] < 2:
+            kept.append(position)
+            counts[int(labels[position])] += 1
+    while len(kept) < n:
+        kept.append(next(waiting))
+    return kept[:n]
+
+
+@settings(max_examples=40, deadline=None)
+@given(way=st.integers(1, 40), n=st.integers(80, 300), seed=st.integers(0, 999))
+def test_support_is_what_drawing_one_by_one_gives(way: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(way, 4000, p=rng.dirichlet(np.full(way, 2.0)))
+    labels[: 20 * way] = np.repeat(np.arange(way), 20)
+    order = np.random.RandomState(seed).permutation(len(labels)).tolist()
+    drawn = draw_support(labels, way, n, np.random.RandomState(seed)).tolist()
+    assert drawn == drawn_one_by_one(labels, way, n, order)
+
+
 def test_support_of_a_set_as_uneven_as_the_real_one() -> None:
     rng = np.random.default_rng(0)
     labels = rng.choice(397, 76128, p=rng.dirichlet(np.full(397, 30.0)))

@@ -243,7 +243,8 @@ def test_missing_sources_are_normal(tmp_path: Path, standin: Path) -> None:
     assert len(missing) == 25
     assert "dtd" not in missing
     assert "25 of 26 test sources are missing" in suite.notes[0]
-    assert "Stand-in data" in suite.notes[1]
+    assert "Validation in training has 1 of its 7 sources (dtd)" in suite.notes[1]
+    assert "Stand-in data" in suite.notes[2]
     assert list(suite.tasks("validation")) == ["dtd"]
     with pytest.raises(DataError, match=r"needs 8 sources, and 7 cannot be used .* -S train_sources=dtd\."):
         suite.train_task(0, 0)
@@ -263,11 +264,14 @@ def test_data_may_be_named_by_variables(monkeypatch: pytest.MonkeyPatch, standin
     assert not any(data.missing for data in VtabMd(SIDE, None).source_data.values())
 
 
+@pytest.mark.parametrize("folder", [".", "meta_dataset"])
 @pytest.mark.parametrize("variable", ["RECORDS", "META_DATASET_ROOT"])
-def test_a_source_checkout_is_not_data(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_source_checkout_is_not_data(
+    variable: str, folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "meta_dataset").mkdir()
     (tmp_path / "setup.py").touch()
-    monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv(variable, str(tmp_path / folder))
     text = VtabMd(SIDE, None).source_data["dtd"].missing
     assert "checkout of Meta-Dataset's source code" in text
     assert "RECORDS" in text
