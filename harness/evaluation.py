@@ -15,7 +15,7 @@ from torch import nn
 from lite_bench.harness.assembly import precision_context
 from lite_bench.harness.core import Episode, Estimator, Learner, Record, SourceData, Split, Suite, Task
 from lite_bench.harness.errors import DataError, RunError
-from lite_bench.harness.files import write_errors
+from lite_bench.harness.files import locked, write_errors
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.measurement.stopwatch import clock
 from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memory
@@ -34,6 +34,7 @@ from lite_bench.harness.settings import Settings
 from lite_bench.harness.step import Context, move_support, query_batches
 
 UNTRAINED = "untrained"
+LOCK = ".evaluation.lock"
 
 
 @dataclass(frozen=True)
@@ -232,13 +233,38 @@ def evaluate(
     """
     tasks = suite.tasks("test", seed)
     manifest = evaluation.manifest(suite, "test", seed, tasks)
-    if manifest.missing.keys() >= tasks.keys():
-        raise DataError(f"No source of {suite.id} can be evaluated: {next(iter(manifest.missing.values()))}")
+    refuse_without_data(suite)
     folder = results_folder(run, suite.id)
-    if overwrite and folder.exists():
-        with write_errors(folder):
-            shutil.rmtree(folder)
-    settled = _settle_manifest(folder, manifest)
+    refusal = f"Another evaluation is writing to {folder} at this moment; wait for it or stop it."
+    with locked(run / LOCK, refusal):
+        if overwrite and folder.exists():
+            with write_errors(folder):
+                shutil.rmtree(folder)
+        settled = _settle_manifest(folder, manifest)
+        _evaluate_missing_tasks(evaluation, suite, run, tasks, manifest, notify)
+    return settled
+
+
+def refuse_without_data(suite: Suite) -> None:
+    """Refuse a suite of several data sets that has none of them.
+
+    Raises:
+        DataError: the data of every test source is missing.
+    """
+    found = source_data(suite)
+    if found and all(data.missing for data in found.values()):
+        raise DataError(f"No source of {suite.id} can be evaluated: {next(iter(found.values())).missing}")
+
+
+def _evaluate_missing_tasks(
+    evaluation: Evaluation,
+    suite: Suite,
+    run: Path,
+    tasks: Mapping[str, Sequence[Task]],
+    manifest: Manifest,
+    notify: Notify,
+) -> None:
+    """Score the tasks that have no record yet, source by source."""
     for source, listed in tasks.items():
         if source in manifest.missing:
             continue
@@ -253,7 +279,6 @@ def evaluate(
             record = evaluation.record(suite, episode, score)
             append_record(path, record)
             notify(source, number, len(asked), record)
-    return settled
 
 
 MAY_CHANGE = ("limit", "label", "groups", "missing", "source_data", "digests")

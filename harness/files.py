@@ -63,6 +63,33 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             raise
 
 
+@contextlib.contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Be the only process that holds the lock file ``path``; the lock ends with the process, however it ends.
+
+    Args:
+        path: the file, made if missing and never removed.
+        refusal: what to say when another process holds it.
+
+    Raises:
+        RunError: another process holds it, or the file cannot be made.
+    """
+    import fcntl  # imported here: Windows has none, and does not need it for all else
+
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with write_errors(path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(refusal) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def append_line(path: Path, text: str) -> None:
     """Append ``text`` and a newline to ``path`` in one write.
 

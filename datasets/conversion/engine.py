@@ -7,7 +7,6 @@ A class is written under a temporary name and takes its own when it is whole and
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -36,7 +35,7 @@ from lite_bench.datasets.meta_dataset.specification_files import (
 from lite_bench.datasets.tfrecords.examples import encode_example
 from lite_bench.datasets.tfrecords.framing import frame
 from lite_bench.harness.errors import DataError, RunError, UsageError
-from lite_bench.harness.files import append_line, write_atomically, write_errors
+from lite_bench.harness.files import append_line, locked, write_atomically, write_errors
 
 JOURNAL, LOCK = "conversion.jsonl", ".conversion.lock"
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
@@ -101,7 +100,8 @@ def convert(
         raise UsageError(f"workers={workers} is too small; give at least 1.")
     with write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    with _locked(output):
+    refusal = f"Another process is converting to {output} at this moment; wait for it or stop it."
+    with locked(output / LOCK, refusal):
         if (specification := _finished(converter.source, output)) is not None:
             return _report(specification, output, written=0)
         conversion = converter.plan(originals)
@@ -138,25 +138,6 @@ def _report(specification: Specification, folder: Path, written: int) -> Convers
 
 def _class_file(folder: Path, class_id: int) -> Path:
     return folder / FILE_PATTERN.format(class_id)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be the only one who converts to ``folder``; the lock ends with the process, however it ends."""
-    path = folder / LOCK
-    with write_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        with write_errors(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"Another process is converting to {folder} at this moment; wait for it or stop it."
-                ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _finished(source: str, folder: Path) -> Specification | None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -79,10 +80,15 @@ def find_prepared(roots: Sequence[Path], name: str, config: str | None, versions
     others: list[Path] = []
     for root in roots:
         base = root / dataset
-        for version in reversed(versions):
-            if (base / version / INFO).is_file():
-                return base / version
-        others += sorted(path for path in base.glob("*") if path.is_dir() and VERSION.match(path.name))
+        try:
+            for version in reversed(versions):
+                if stat.S_ISREG(_mode(base / version / INFO)):
+                    return base / version
+            others += sorted(path for path in base.glob("*") if path.is_dir() and VERSION.match(path.name))
+        except PermissionError as error:
+            return NotPrepared(
+                f"The folder {base} cannot be looked into ({error.strerror}); change its permissions.", present=True
+            )
     for path in others:
         found = VERSION.match(path.name)
         if found and found[1] in versions:
@@ -98,6 +104,14 @@ def find_prepared(roots: Sequence[Path], name: str, config: str | None, versions
     return NotPrepared(
         f"{dataset} was not found in {looked}; {remedy}, or give its folder as --data-dir.", present=False
     )
+
+
+def _mode(path: Path) -> int:
+    """Give a file's mode, 0 if it does not exist; unlike `Path.is_file`, the same in every version of Python."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def build_command(dataset: str) -> str:
@@ -133,7 +147,7 @@ class PreparedDataset:
             self.config = None if folder.parent.name == self.name else folder.parent.name
             self.format = _known_format(folder, info.get("fileFormat", "tfrecord"))
             self._splits = {str(split["name"]): self._split(split) for split in info["splits"]}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"The file {folder / INFO} does not describe a dataset ({error!r}); copy the dataset again, or delete "
                 "its folder and prepare it."

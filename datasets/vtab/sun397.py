@@ -39,10 +39,13 @@ def search_places(data_dir: Path | None) -> list[Path]:
 
 def class_folders(folder: Path) -> list[Path]:
     """List the class folders in order; a folder of TFDS's own copy, which may lie beside them, is none."""
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read ({error.strerror}); change its permissions.") from error
     return [folder / name for name in sorted(names) if name != "tfds" and not name.startswith("standard-part")]
 
 
@@ -179,5 +182,8 @@ class Sun397Folder:
 
 
 def _images(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read ({error.strerror}); change its permissions.") from error

@@ -106,6 +106,15 @@ def _task(row: dict[str, Any], dataset: VtabDataset, resize: dict[Profile, str])
     return VtabTask(row["name"], row["group"], dataset, row["classes"], row["label"], selections)
 
 
+def used_splits(dataset: VtabDataset, config: str | None) -> list[str]:
+    """List the splits that the tasks of both profiles read of ``dataset`` in ``config``."""
+    sizes = {split: n[0] for split, n in dataset.splits.items()}
+    every = (s for task in tasks() if task.dataset.name == dataset.name for s in task.selections.values())
+    own = [s for s in every if s.config == config and not s.folder]
+    slices = (cut(text, sizes) for s in own for text in (s.support, s.test))
+    return list(dict.fromkeys(part.split for parts in slices for part in parts))
+
+
 def task_named(name: str) -> VtabTask:
     """Give the task called ``name``.
 

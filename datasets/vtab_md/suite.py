@@ -90,6 +90,11 @@ class VtabMd:
         self._version: Version = version
         self._data_dir = data_dir.expanduser() if data_dir else None
         self._rule = Rule(way, shot, query)
+        if max_support_train < max_way_train:
+            raise UsageError(
+                f"-S max_support_train={max_support_train} is less than one image for each of "
+                f"max_way_train={max_way_train} classes; raise it, or lower max_way_train."
+            )
         self._train_rule = Rule(way, shot, query, max_way_train, max_support_train)
         self._protocol = protocol()
         own = self._protocol["versions"][version]
@@ -145,6 +150,8 @@ class VtabMd:
         try:
             if source in self._protocol["test"]:
                 records = self._records[source]
+                if problem := self._records.unpublished(source):
+                    return SourceData(missing=f"{problem} Results on it could not be compared; convert it again.")
                 check_source(records.specification, "test", self._rule)
                 return SourceData(records.fingerprint, self._records.synthetic(source))
             examples = open_examples(task_named(source), self._version, self._data_dir, np.random.RandomState(0))
@@ -154,7 +161,7 @@ class VtabMd:
 
     @property
     def notes(self) -> list[str]:
-        """Which sources are missing, not as published, or stand-ins."""
+        """Which sources are missing or not as published, and whether there are stand-ins."""
         missing = [source for source, data in self.source_data.items() if data.missing]
         notes = []
         if missing:
@@ -168,12 +175,19 @@ class VtabMd:
                 f"Validation in training has {len(validated)} of its {len(self._protocol['validation'])} sources "
                 f"({', '.join(validated) or 'none'}), so its choice of a model is not the protocol's."
             )
-        there = [source for source in self._protocol["test"] if source not in missing]
-        if others := [problem for source in there if (problem := self._records.unpublished(source))]:
-            notes.append(f"Not as published, so that results on it cannot be compared: {' '.join(others)}")
+        there = [source for source in self._train_sources if find_source(source, self._data_dir)]
+        if others := [problem for source in there if (problem := self._unpublished(source))]:
+            notes.append(f"Not as published, so that what is trained on it cannot be compared: {' '.join(others)}")
         if self.synthetic:
             notes.append("Stand-in data: this shows that everything runs, and says nothing about the real benchmark.")
         return notes
+
+    def _unpublished(self, source: str) -> str:
+        """Name the first difference of ``source`` from what is published; none if it cannot even be read."""
+        try:
+            return self._records.unpublished(source)
+        except DataError:
+            return ""
 
     def train_task(self, index: int, seed: int) -> Task:
         """Name a training task; its source is drawn uniformly from the training sources.

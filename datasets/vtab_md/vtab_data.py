@@ -16,7 +16,7 @@ from lite_bench.datasets.tfrecords.index import load_index
 from lite_bench.datasets.vtab.preparation import EXTRA, prepare, prepare_sun397_folder
 from lite_bench.datasets.vtab.prepared import NotPrepared, PreparedDataset, check_sizes, find_prepared, search_roots
 from lite_bench.datasets.vtab.sun397 import Sun397Folder, find_folder, search_places
-from lite_bench.datasets.vtab.tasks import VtabDataset
+from lite_bench.datasets.vtab.tasks import VtabDataset, used_splits
 from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
 from lite_bench.harness.errors import DataError, UsageError
 
@@ -51,6 +51,10 @@ class PreparedData:
         page = f"https://www.tensorflow.org/datasets/catalog/{self.dataset.name}"
         return f"TensorFlow ({EXTRA}); TFDS downloads it, or reads what {page} asks for from --from"
 
+    @property
+    def _splits(self) -> list[str]:
+        return used_splits(self.dataset, self.config)
+
     def _find(self, data_dir: Path | None) -> Path | NotPrepared:
         return find_prepared(search_roots(data_dir), self.dataset.name, self.config, self.dataset.versions)
 
@@ -65,8 +69,8 @@ class PreparedData:
             return SourceStatus(self.source, self.used_for, "missing", None, looked, "", step)
         try:
             prepared = PreparedDataset(found)
-            check_sizes(prepared, self.dataset, list(self.dataset.splits))
-            prepared.check_files(self.dataset.splits)
+            check_sizes(prepared, self.dataset, self._splits)
+            prepared.check_files(self._splits)
         except DataError as error:
             return SourceStatus(self.source, self.used_for, "incomplete", found, looked, str(error), step)
         return SourceStatus(self.source, self.used_for, "stand-in" if prepared.synthetic else "found", found, looked)
@@ -90,11 +94,11 @@ class PreparedData:
             return None
         try:
             prepared = PreparedDataset(found)
-            check_sizes(prepared, self.dataset, list(self.dataset.splits))
-            prepared.check_files(self.dataset.splits)
+            check_sizes(prepared, self.dataset, self._splits)
+            prepared.check_files(self._splits)
         except DataError as error:
             return [str(error)]
-        wheres = [(split, n) for split in self.dataset.splits for n in range(prepared.n_examples(split))]
+        wheres = [(split, n) for split in self._splits for n in range(prepared.n_examples(split))]
 
         def read(where: tuple[str, int]) -> bytes:
             return bytes(prepared.example(*where, ("image",))["image"])
@@ -140,7 +144,7 @@ class Sun397Data:
             folder = find_folder(data_dir)
             opened = Sun397Folder(folder, np.random.RandomState(0))
         except DataError as error:
-            begun = next((place for place in looked if place.is_dir() and any(place.iterdir())), None)
+            begun = next((place for place in looked if place.is_dir()), None)
             problem = str(error) if begun else ""
             return SourceStatus(
                 self.source, self.used_for, "incomplete" if begun else "missing", begun, looked, problem, step
@@ -213,10 +217,12 @@ def check_all(
 
     def found() -> Iterator[str]:
         done = 0
+        seen: set[str] = set()  # a broken file says the same of each of its examples
         with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
             for problems in pool.map(check, range(0, len(wheres), CHUNK)):
                 done = min(done + CHUNK, len(wheres))
-                yield from problems
+                yield from (problem for problem in dict.fromkeys(problems) if problem not in seen)
+                seen.update(problems)
                 notify(source, done, len(wheres), "examples")
 
     problems = list(islice(found(), MOST_PROBLEMS + 1))

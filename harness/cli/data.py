@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,7 +123,7 @@ def verify(
             asked = _known(source, keeper, data_dir)
             if asked or not source:
                 problems |= keeper.verify(asked, data_dir, decode=decode, workers=workers, notify=progress.update)
-    _refuse_unchecked(source, problems)
+    _refuse_undone(source, problems, "check")
     if json:
         print_json(problems)
     else:
@@ -143,19 +143,21 @@ def _known(asked: list[str] | None, keeper: DataKeeper, data_dir: Path | None) -
     return [name for name in asked or [] if name in own]
 
 
-def _refuse_unchecked(asked: list[str] | None, done: dict[str, list[str]]) -> None:
-    """Refuse to call data fine that nobody looked at.
+def _refuse_undone(asked: list[str] | None, done: Collection[str], verb: str) -> None:
+    """Refuse to end well when nothing, or not what was asked for, was there to ``verb``.
 
     Raises:
         UnknownNameError: a source that was asked for is none.
-        RunError: nothing was found.
+        RunError: nothing was found, or a source that was asked for has nothing to ``verb``.
     """
+    known = {each.source for _, keeper in keepers(None) for each in keeper.status(None)}
     for name in asked or []:
-        if name not in done:
-            known = {each.source for _, keeper in keepers(None) for each in keeper.status(None)}
+        if name not in done and name not in known:
             raise UnknownNameError("source called", name, known)
+        if name not in done:
+            raise RunError(f"{name} has nothing to {verb}; `lite-bench data status` says whether it is there.")
     if not done:
-        raise RunError("No data was found to check; `lite-bench data status` says where it was looked for.")
+        raise RunError(f"No data was found to {verb}; `lite-bench data status` says where it was looked for.")
 
 
 @data.command("index")
@@ -170,7 +172,7 @@ def index(suite: SuiteArgument = None, source: SourceFlag = None, data_dir: flag
             asked = _known(source, keeper, data_dir)
             if asked or not source:
                 rows += keeper.index(asked, data_dir, notify=progress.update)
-    _refuse_unchecked(source, {each.source: [] for each in rows})
+    _refuse_undone(source, [each.source for each in rows], "index")
     print_table(["source", "files", "records"], [[each.source, str(each.files), str(each.records)] for each in rows])
 
 

@@ -169,11 +169,13 @@ def _untrained(
     """Build a learner from settings alone, in a run folder of its own."""
     from lite_bench.harness.assembly import assemble
     from lite_bench.harness.cli.train import class_splits, fingerprints, open_suite
+    from lite_bench.harness.evaluation import refuse_without_data
     from lite_bench.harness.runs import create_run
     from lite_bench.harness.settings import resolve
 
     settings, suite = open_suite(resolve({**given, "learner": learner}, config))
     assembly = assemble(settings, suite.image_size)
+    refuse_without_data(suite)
     name = settings.learner
     if any(p.requires_grad for p in assembly.module.parameters()):
         say(f"{name} is evaluated as it is, without meta-training; `lite-bench train {name}` trains it.")
@@ -287,7 +289,7 @@ def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:
     else:
         columns = ["source", "accuracy (95 % interval)", "tasks", "task list"]
         print_table(columns, _rows(summary, manifest), title=manifest.suite)
-        _name_missing(manifest)
+        _name_missing(manifest, summary)
     write_leaderboard(run.path, [run.path])
     say(f"Results: {run.path}\nNext: lite-bench leaderboard {run.path.parent.parent}")
 
@@ -301,9 +303,9 @@ def write_leaderboard(folder: Path, paths: list[Path]) -> Path:
     return path
 
 
-def _name_missing(manifest: Manifest) -> None:
-    if manifest.missing:
-        names = ", ".join(manifest.missing)
+def _name_missing(manifest: Manifest, summary: Summary) -> None:
+    names = ", ".join(name for name in manifest.missing if not summary.sources[name].done)
+    if names:
         say(f"Not evaluated, because their data is missing: {names}. See `lite-bench data status`.")
 
 

@@ -14,12 +14,13 @@ from lite_bench.harness.cli.evaluate import on_suite
 from lite_bench.harness.cli.train import open_suite
 from lite_bench.harness.core import SourceData, Suite
 from lite_bench.harness.errors import DataError, RunError, UsageError
-from lite_bench.harness.evaluation import Evaluation, evaluate
+from lite_bench.harness.evaluation import LOCK, Evaluation, evaluate
+from lite_bench.harness.files import locked
 from lite_bench.harness.records import Manifest, read_records, read_results, records_path
 from lite_bench.harness.statistics import summarise
 from lite_bench.leaderboard.rows import NO_DATA
 from lite_bench.leaderboard.tables import make_tables
-from tests.harness.small import small_settings, small_suite
+from tests.harness.small import FLAGS, Shell, small_settings, small_suite
 
 SETTINGS = small_settings(limit=1)
 
@@ -105,6 +106,22 @@ def test_results_on_stand_ins_say_so(suite: Several, tmp_path: Path) -> None:
 def test_nothing_to_evaluate_is_an_error(suite: Several, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No source of .* can be evaluated: There is no "):
         run(without(suite, *suite.source_data), tmp_path)
+
+
+def test_no_run_folder_is_left_by_an_evaluation_that_has_no_data(
+    suite: Several, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "lite_bench.datasets.glyphs.Glyphs.source_data", without(suite, *suite.source_data).source_data, raising=False
+    )
+    assert "can be evaluated: There is no" in shell.fails("eval", "protonets", *FLAGS, code=1)
+    assert not Path("runs").exists()
+
+
+def test_two_evaluations_do_not_write_to_one_run_at_once(suite: Several, tmp_path: Path) -> None:
+    with locked(tmp_path / LOCK, "held"), pytest.raises(RunError, match=r"Another evaluation is writing to .*; wait"):
+        run(suite, tmp_path)
+    run(suite, tmp_path)
 
 
 def test_the_digest_is_that_of_the_printed_tasks(suite: Several, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from lite_bench.datasets.meta_dataset.specification_files import read_specification
 from lite_bench.datasets.tfrecords.framing import scan
+from lite_bench.datasets.vtab.tasks import tasks, used_splits
 from lite_bench.datasets.vtab_md.data import VtabMdData, standin_jobs
 from lite_bench.datasets.vtab_md.standins import standin_specification
 from lite_bench.harness.data import SourceStatus
@@ -192,6 +193,28 @@ def test_what_is_incomplete_is_a_problem_even_if_nobody_asked(copied: Path, shel
 def test_indexing_counts_files_and_records(standin: Path, shell: Shell) -> None:
     out, _ = shell("data", "index", "--data-dir", standin, "--source", "dtd", "--source", "traffic_sign")
     assert out.splitlines()[1:] == ["dtd\t47\t1128", "traffic_sign\t43\t1032"]
+
+
+def test_a_source_without_an_index_is_not_called_unknown(standin: Path, shell: Shell) -> None:
+    line = shell.fails("data", "index", "--data-dir", standin, "--source", "kitti", code=1)
+    assert "kitti has nothing to index" in line
+    assert "No data was found to index" in shell.fails("data", "index", "--data-dir", "nowhere", code=1)
+
+
+def test_a_broken_file_is_one_problem(copied: Path) -> None:
+    (folder,) = (copied / "tfds/kitti").iterdir()
+    shard = next(folder.glob("*test.array_record*"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    (problem,) = problems_of("kitti", copied)
+    assert shard.name in problem
+
+
+def test_splits_that_no_task_reads_need_not_be_there() -> None:
+    read = {task.dataset.name: used_splits(task.dataset, task.selections["official"].config) for task in tasks()}
+    assert read["svhn_cropped"] == ["train", "test"]  # and not extra
+    assert read["clevr"] == ["train", "validation"]
+    assert set(read["smallnorb"]) == {"train", "test"}
+    assert set(read["diabetic_retinopathy_detection"]) == {"train", "validation", "test"}
 
 
 # --- prepare and synth

@@ -334,10 +334,18 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
     assert f"{tmp_path / 'records' / 'dtd' / 'dataset_spec.json'} cannot be read (Permission denied)" in missing
 
 
-def test_a_source_that_is_not_the_published_one_is_pointed_out(tmp_path: Path, standin: Path) -> None:
+def test_a_source_that_is_not_the_published_one_is_not_used_for_testing(tmp_path: Path, standin: Path) -> None:
     folder = tmp_path / "records" / "dtd"
     shutil.copytree(standin / "records" / "aircraft", folder)
-    assert not any("as published" in note for note in VtabMd(SIDE, tmp_path).notes)
+    assert not VtabMd(SIDE, tmp_path).source_data["dtd"].missing
     (folder / "synthetic.json").unlink()
-    (note,) = (note for note in VtabMd(SIDE, tmp_path).notes if note.startswith("Not as published"))
-    assert f"{folder}: has 70 / 15 / 15 classes for train / validation / test; dtd has 33 / 7 / 7." in note
+    suite = VtabMd(SIDE, tmp_path, train_sources="dtd")
+    difference = f"{folder}: has 70 / 15 / 15 classes for train / validation / test; dtd has 33 / 7 / 7."
+    assert suite.source_data["dtd"].missing.startswith(difference)
+    (note,) = (note for note in suite.notes if note.startswith("Not as published"))
+    assert difference in note
+
+
+def test_caps_of_training_tasks_that_contradict_each_other_are_named() -> None:
+    with pytest.raises(UsageError, match=r"-S max_support_train=500 .* max_way_train=600 classes; raise it"):
+        VtabMd(SIDE, None, max_way_train=600)
