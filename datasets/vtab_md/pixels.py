@@ -50,11 +50,19 @@ def resize_aligned(pixels: np.ndarray, size: int) -> np.ndarray:
     """
     above, below, down = _grid(pixels.shape[0], size)
     left, right, across = _grid(pixels.shape[1], size)
-    rows = pixels[above].astype(np.float32)
-    rows += (pixels[below].astype(np.float32) - rows) * down[:, None, None]
-    columns = rows[:, left]
-    columns += (rows[:, right] - columns) * across[None, :, None]
-    return np.ascontiguousarray(columns.transpose(2, 0, 1))
+    rows = _between(np.take(pixels, above, 0), np.take(pixels, below, 0), down[:, None, None])
+    planes = np.ascontiguousarray(rows.transpose(2, 0, 1))
+    return _between(np.take(planes, left, 2), np.take(planes, right, 2), across)
+
+
+def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Compute first + (second - first) weight in float32, in the memory that is there."""
+    start: np.ndarray = first.astype(np.float32, copy=False)
+    step = second.astype(np.float32, copy=False)
+    step -= start
+    step *= weight
+    start += step
+    return start
 
 
 def _grid(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
