@@ -36,7 +36,7 @@ def decode_jpeg(data: bytes, name: str) -> np.ndarray:
         ) from error
 
 
-def resize_aligned(pixels: np.ndarray, size: int) -> np.ndarray:
+def resize_aligned(pixels: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
     """Resize to a square by bilinear interpolation with aligned corners and without antialiasing.
 
     Output pixel i lies at i (n - 1) / (S - 1) of n input pixels, so the corner pixels keep their values.
@@ -44,25 +44,27 @@ def resize_aligned(pixels: np.ndarray, size: int) -> np.ndarray:
     Args:
         pixels: uint8 [height, width, 3].
         size: side S of the result.
+        out: float32 [3, S, S] to write the result into.
 
     Returns:
         float32 [3, S, S], values 0 to 255, not rounded.
     """
     above, below, down = _grid(pixels.shape[0], size)
     left, right, across = _grid(pixels.shape[1], size)
-    rows = _between(np.take(pixels, above, 0), np.take(pixels, below, 0), down[:, None, None])
+    rows = np.take(pixels, above, 0).astype(np.float32)
+    _move_towards(rows, np.take(pixels, below, 0).astype(np.float32), down[:, None, None])
     planes = np.ascontiguousarray(rows.transpose(2, 0, 1))
-    return _between(np.take(planes, left, 2), np.take(planes, right, 2), across)
+    # indices are in range; without this mode numpy would buffer `out`
+    columns: np.ndarray = np.take(planes, left, 2, out=out, mode="clip")
+    _move_towards(columns, np.take(planes, right, 2), across)
+    return columns
 
 
-def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Compute first + (second - first) weight in float32, in the memory that is there."""
-    start: np.ndarray = first.astype(np.float32, copy=False)
-    step = second.astype(np.float32, copy=False)
-    step -= start
-    step *= weight
-    start += step
-    return start
+def _move_towards(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> None:
+    """Make ``first`` first + (second - first) weight; ``second`` is used up."""
+    second -= first
+    second *= weight
+    first += second
 
 
 def _grid(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

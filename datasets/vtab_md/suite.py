@@ -284,7 +284,7 @@ class VtabMd:
 
         def load(number: int, row: Row) -> None:
             name = f"record {row.item} of {records.path(row.class_index)}"
-            images[number] = resize_aligned(decode_jpeg(encoded[number], name), self._image_size)
+            resize_aligned(decode_jpeg(encoded[number], name), self._image_size, images[number])
 
         for_each(load, rows)
         return images

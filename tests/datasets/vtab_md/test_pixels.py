@@ -47,6 +47,13 @@ def test_equals_the_definition(height: int, width: int, size: int) -> None:
     np.testing.assert_allclose(found, by_loop(noise(height, width), size), atol=3e-3)
 
 
+def test_the_result_may_be_written_in_place() -> None:
+    place = np.full((2, 3, 16, 16), -1, np.float32)
+    assert resize_aligned(noise(30, 20), 16, place[1]).base is place
+    np.testing.assert_array_equal(place[1], resize_aligned(noise(30, 20), 16))
+    assert np.all(place[0] == -1)
+
+
 @pytest.mark.parametrize(("height", "width", "size"), [(375, 500, 224), (105, 105, 84), (28, 28, 224), (1200, 800, 84)])
 def test_equals_torch_with_aligned_corners_and_nothing_else(height: int, width: int, size: int) -> None:
     pixels = noise(height, width)
