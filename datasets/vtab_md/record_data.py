@@ -11,9 +11,9 @@ from lite_bench.datasets.conversion.plan import Original
 from lite_bench.datasets.conversion.registry import converter
 from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.tfrecords.index import load_index
+from lite_bench.datasets.vtab.prepared import MARKER
 from lite_bench.datasets.vtab_md.records import (
     FOLDER,
-    MARKER,
     begun_source,
     differences,
     find_source,

@@ -14,13 +14,12 @@ from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.meta_dataset.specification import FlatSpecification, Specification
 from lite_bench.datasets.meta_dataset.specification_files import SPECIFICATION, is_checkout, read_specification
 from lite_bench.datasets.tfrecords.reading import RecordReader
+from lite_bench.datasets.vtab.prepared import MARKER
 from lite_bench.harness.errors import DataError
 
 RECORDS = "RECORDS"
 CHECKOUT = "META_DATASET_ROOT"
 FOLDER = "records"
-MARKER = "synthetic.json"
-"""A file of this name marks a folder of records as a stand-in."""
 
 
 def search_folders(data_dir: Path | None) -> list[Path]:

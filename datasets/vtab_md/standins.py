@@ -20,7 +20,7 @@ from lite_bench.datasets.meta_dataset.specification import HierarchicalSpecifica
 from lite_bench.datasets.meta_dataset.specification_files import FILE_PATTERN, write_specification
 from lite_bench.datasets.tfrecords.examples import encode_example
 from lite_bench.datasets.tfrecords.framing import frame
-from lite_bench.datasets.vtab_md.records import MARKER
+from lite_bench.datasets.vtab.prepared import MARKER
 from lite_bench.harness.core import stable_key
 from lite_bench.harness.files import write_atomically, write_errors
 
