@@ -136,7 +136,7 @@ class Suite(Protocol):
     set by ``--suite name@version``. Optional attributes:
 
     * ``source_data: Mapping[str, SourceData]`` for a suite of several data sets, by test source. Missing ones are
-      passed over, and every result carries the hash of its own source.
+      passed over, and every result carries the hash of its own source. ``train_data`` is the same by training source.
     * ``pixel_range = "signed"`` if the protocol maps images to [-1, 1] whatever the backbone was trained on.
     * ``improves(candidate, incumbent) -> bool``, the protocol's choice between the validation accuracies by source of
       two models; ``incumbent`` is None at first. By default the higher mean wins.

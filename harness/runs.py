@@ -72,6 +72,14 @@ class RunFolder:
             raise RunError(f"{self.path} is not a run folder (it has no config.toml); name a folder that `train` made.")
         return validate(read_config(self.config))
 
+    def data(self) -> dict[str, str]:
+        """Read the hashes of the data that the run began with, by suite or source; empty if there are none."""
+        try:
+            content = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            return {str(name): str(value) for name, value in content["data"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
     def status(self) -> dict[str, Any]:
         """Read ``run.json``: kind, status, and how far the run came; empty if it is missing."""
         try:

@@ -159,6 +159,17 @@ class VtabMd:
         except DataError as error:
             return SourceData(missing=str(error))
 
+    @cached_property
+    def train_data(self) -> dict[str, SourceData]:
+        """What was found of each training source."""
+        return {source: self._found_for_training(source) for source in self._train_sources}
+
+    def _found_for_training(self, source: str) -> SourceData:
+        try:
+            return SourceData(self._records[source].fingerprint, self._records.synthetic(source))
+        except DataError as error:
+            return SourceData(missing=str(error))
+
     @property
     def notes(self) -> list[str]:
         """Which sources are missing or not as published, and whether there are stand-ins."""

@@ -15,7 +15,7 @@ from lite_bench.harness.files import write_atomically
 
 if TYPE_CHECKING:
     from lite_bench.harness.assembly import Assembly
-    from lite_bench.harness.core import Split, Suite
+    from lite_bench.harness.core import SourceData, Split, Suite
     from lite_bench.harness.measurement.planning import Plan
     from lite_bench.harness.runs import RunFolder
     from lite_bench.harness.settings import Settings
@@ -222,6 +222,7 @@ def resume_training(path: Path, given: dict[str, Any]) -> None:
         say(f"{run.path} is finished; evaluate it with: lite-bench eval --checkpoint {run.path}")
         return
     settings, suite = open_suite(run.settings().changed(**given))
+    refuse_other_data(run, suite)
     if settings.budget_bytes is not None:
         from lite_bench.harness.assembly import choose_device, limit_memory
 
@@ -247,11 +248,32 @@ def open_suite(settings: Settings) -> tuple[Settings, Suite]:
 
 
 def fingerprints(suite: Suite) -> dict[str, str]:
-    """List the hashes of the data that ``suite`` found, by suite or by source of it."""
+    """List the hashes of the data that ``suite`` found: its own, and those of its test and training sources."""
     from lite_bench.harness.evaluation import source_data
 
-    sources = {f"{suite.id}/{name}": data.fingerprint for name, data in source_data(suite).items() if not data.missing}
-    return {suite.id: suite.fingerprint, **sources}
+    tested = {f"{suite.id}/{name}": data for name, data in source_data(suite).items()}
+    found = {**tested, **training_data(suite)}
+    return {suite.id: suite.fingerprint, **{name: data.fingerprint for name, data in found.items() if not data.missing}}
+
+
+def training_data(suite: Suite) -> dict[str, SourceData]:
+    """Give what ``suite`` found of its training sources, if it has several, under the names that a run records."""
+    return {f"{suite.id}/train/{name}": data for name, data in getattr(suite, "train_data", {}).items()}
+
+
+def refuse_other_data(run: RunFolder, suite: Suite) -> None:
+    """Refuse to go on with a training on other data than it began with.
+
+    Raises:
+        RunError: the data has changed.
+    """
+    now = {name: data.fingerprint for name, data in training_data(suite).items()} or {suite.id: suite.fingerprint}
+    for name, earlier in run.data().items():
+        if now.get(name, earlier) != earlier:
+            raise RunError(
+                f"The data of {name} is not what {run.path} was trained on so far; put the earlier data back (or name "
+                "it by --data-dir), or train anew."
+            )
 
 
 def class_splits(suite: Suite) -> dict[Split, list[str]] | None:

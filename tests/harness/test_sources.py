@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 
 from lite_bench.harness.assembly import assemble, build_suite
 from lite_bench.harness.cli.evaluate import on_suite
-from lite_bench.harness.cli.train import open_suite
+from lite_bench.harness.cli.train import fingerprints, open_suite, refuse_other_data
 from lite_bench.harness.core import SourceData, Suite
 from lite_bench.harness.errors import DataError, RunError, UsageError
 from lite_bench.harness.evaluation import LOCK, Evaluation, evaluate
 from lite_bench.harness.files import locked
 from lite_bench.harness.records import Manifest, read_records, read_results, records_path
+from lite_bench.harness.runs import create_run
 from lite_bench.harness.statistics import summarise
 from lite_bench.leaderboard.rows import NO_DATA
 from lite_bench.leaderboard.tables import make_tables
@@ -31,6 +33,7 @@ class Several:
 
     inner: Suite
     source_data: dict[str, SourceData] = field(default_factory=dict)
+    train_data: dict[str, SourceData] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -122,6 +125,28 @@ def test_two_evaluations_do_not_write_to_one_run_at_once(suite: Several, tmp_pat
     with locked(tmp_path / LOCK, "held"), pytest.raises(RunError, match=r"Another evaluation is writing to .*; wait"):
         run(suite, tmp_path)
     run(suite, tmp_path)
+
+
+def test_a_training_goes_on_with_the_data_it_began_with(
+    suite: Several, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small_settings()
+    run = create_run(tmp_path, settings, suite.image_size, "train", "one", data=fingerprints(small_suite()))
+    refuse_other_data(run, small_suite())
+    monkeypatch.setattr("lite_bench.datasets.glyphs.Glyphs.fingerprint", "other")
+    with pytest.raises(RunError, match=r"The data of glyphs@1.* is not what .*one was trained on so far; put the"):
+        refuse_other_data(run, small_suite())
+
+
+def test_only_training_sources_hold_up_a_training(suite: Several, tmp_path: Path) -> None:
+    suite.train_data = {"photographs": SourceData("as ever")}
+    run = create_run(tmp_path, small_settings(), suite.image_size, "train", "two", data=fingerprints(suite))
+    first = next(iter(suite.source_data))
+    suite.source_data[first] = SourceData("other data")
+    refuse_other_data(run, suite)
+    suite.train_data = {"photographs": SourceData("changed")}
+    with pytest.raises(RunError, match=f"The data of {re.escape(suite.id)}/train/photographs is not what"):
+        refuse_other_data(run, suite)
 
 
 def test_the_digest_is_that_of_the_printed_tasks(suite: Several, tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def test_train_evaluate_and_rank(standin: Path, shell: Shell) -> None:
     assert results.records["eurosat"][0].n_support == 1000
     board, _ = shell("leaderboard", "runs")
     assert "## vtab_md@lite (synthetic)" in board
+    recorded = json.loads((run / "environment.json").read_text())["data"]
+    assert len({recorded[f"vtab_md@lite/train/{source}"] for source in ("mnist", "ilsvrc_2012", "fungi")}) == 3
+    assert recorded["vtab_md@lite/train/fungi"] == recorded["vtab_md@lite/fungi"]
     config = (run / "config.toml").read_text()
     assert 'pixel_range = "signed"' in config
 
