@@ -18,6 +18,8 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_index(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the indexes of test data out of the user's cache, in one place for the session."""
-    monkeypatch.setenv("LITE_BENCH_HOME", str(tmp_path_factory.getbasetemp() / "lite-bench-home"))
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the indexes of test data out of the user's cache, and the user's own TFDS copies out of the tests."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("LITE_BENCH_HOME", str(home / "lite-bench"))
