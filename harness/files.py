@@ -12,6 +12,7 @@ from pathlib import Path
 from lite_bench.harness.errors import RunError
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @contextlib.contextmanager
@@ -67,6 +68,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def locked(path: Path, refusal: str) -> Iterator[None]:
     """Be the only process that holds the lock file ``path``; the lock ends with the process, however it ends.
 
+    Where there are no locks (Windows, some network file systems) nothing is locked and nothing refused.
+
     Args:
         path: the file, made if missing and never removed.
         refusal: what to say when another process holds it.
@@ -74,8 +77,11 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         RunError: another process holds it, or the file cannot be made.
     """
-    import fcntl  # imported here: Windows has none, and does not need it for all else
-
+    try:
+        import fcntl  # imported here: Windows has none
+    except ImportError:
+        yield
+        return
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -85,6 +91,9 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(refusal) from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
         yield
     finally:
         os.close(descriptor)

@@ -42,7 +42,11 @@ class Description:
 
 def frozen_generator(task: Task, purpose: str) -> np.random.RandomState:
     """Make the generator of everything random about ``task`` that serves ``purpose``."""
-    key = task.key(purpose)
+    return generator_of(task.key(purpose))
+
+
+def generator_of(key: int) -> np.random.RandomState:
+    """Make the generator that a key of up to 64 bits stands for."""
     return np.random.RandomState([key & 0xFFFFFFFF, key >> 32])
 
 

@@ -69,6 +69,14 @@ class RecordSource:
         text = json.dumps([as_json(self.specification), sizes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def check_files(self) -> None:
+        """Look for the file of every class; none is opened.
+
+        Raises:
+            DataError: some are missing or may not be seen.
+        """
+        self._sizes()
+
     def _sizes(self) -> list[int]:
         sizes: list[int] = []
         missing: list[Path] = []

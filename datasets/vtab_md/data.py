@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lite_bench.datasets.conversion.registry import CONVERTERS
 from lite_bench.datasets.vtab.standin import standin_datasets, write_standin
 from lite_bench.datasets.vtab.tasks import PROFILES, tasks
+from lite_bench.datasets.vtab_md.protocol import protocol
 from lite_bench.datasets.vtab_md.record_data import RecordData
 from lite_bench.datasets.vtab_md.records import FOLDER
 from lite_bench.datasets.vtab_md.standins import write_source
@@ -127,7 +126,7 @@ def standin_jobs(output: Path, seed: int) -> list[partial[None]]:
 
 def record_sources() -> list[RecordData]:
     """List the Meta-Dataset sources of both versions, those for testing first."""
-    tables: dict[str, Any] = tomllib.loads(files(__package__).joinpath("protocol.toml").read_text(encoding="utf-8"))
+    tables = protocol()
     versions = tables["versions"]
     names = dict.fromkeys((*tables["test"], *(name for version in versions.values() for name in version["train"])))
     found = []

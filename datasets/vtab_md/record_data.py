@@ -60,7 +60,7 @@ class RecordData:
             return SourceStatus(self.source, self.used_for, "incomplete", begun, looked, problem, command)
         try:
             records = RecordSource(folder)
-            records.fingerprint  # noqa: B018  # it looks at every class file
+            records.check_files()
         except DataError as error:
             step = f"If that does not help, delete the folder, then: {command}"
             return SourceStatus(self.source, self.used_for, "incomplete", folder, looked, str(error), step)

@@ -1,4 +1,4 @@
-"""``vtab_md``: VTAB+MD (Dumoulin et al., *Comparing Transfer and Meta Learning Approaches*, NeurIPS 2021 benchmarks).
+"""``vtab_md``: VTAB+MD, one few-shot benchmark of two (Dumoulin et al., NeurIPS 2021 Datasets and Benchmarks).
 
 One model, 26 test sources: 600 episodes each of 8 Meta-Dataset sources, and 18 VTAB tasks of 1000 support images
 and their whole test sets. Two versions, because what the LITE authors ran (``lite``, the default, comparable with
@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lite_bench.datasets.episodes import build_episode, check_image_size, check_task, check_tasks, suite_id
-from lite_bench.datasets.meta_dataset.sampling import check_source, describe_episode, draw_images, frozen_generator
+from lite_bench.datasets.meta_dataset.sampling import (
+    check_source,
+    describe_episode,
+    draw_images,
+    frozen_generator,
+    generator_of,
+)
 from lite_bench.datasets.meta_dataset.source import RecordSource
 from lite_bench.datasets.sampling import Plan, Row, Rule
 from lite_bench.datasets.vtab.source import VtabSource, open_examples
 from lite_bench.datasets.vtab.tasks import GROUPS, task_named
 from lite_bench.datasets.vtab.tasks import tasks as vtab_tasks
 from lite_bench.datasets.vtab_md.pixels import decode_jpeg, resize_aligned
+from lite_bench.datasets.vtab_md.protocol import protocol
 from lite_bench.datasets.vtab_md.records import RecordFolders, find_source
 from lite_bench.datasets.workers import for_each
 from lite_bench.harness.core import Episode, QueryBatch, SourceData, Split, Support, Task, stable_key
@@ -39,11 +44,6 @@ QUERY_BATCH = 200
 """VTAB test images decoded at once; the harness cuts them smaller."""
 MD_GROUP, VTAB_GROUP = "MD-v2", "VTAB"
 NAME = "vtab_md"
-
-
-def protocol() -> dict[str, Any]:
-    """Read the tables of Meta-Dataset's side."""
-    return tomllib.loads(files(__package__).joinpath("protocol.toml").read_text(encoding="utf-8"))
 
 
 class VtabMd:
@@ -207,8 +207,7 @@ class VtabMd:
             DataError: a training source is missing or too small.
         """
         names = self._training_sources
-        key = stable_key(NAME, "train source", seed, index)
-        draw = np.random.RandomState([key & 0xFFFFFFFF, key >> 32]).randint(len(names))
+        draw = generator_of(stable_key(NAME, "train source", seed, index)).randint(len(names))
         return Task(self._id, names[draw] + self._train_suffix, "train", index, seed)
 
     @cached_property

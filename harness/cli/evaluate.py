@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -265,8 +264,9 @@ def on_suite(own: Settings, given: dict[str, Any]) -> Settings:
 
 
 def without_version(suite: str | None) -> str | None:
-    """Give a suite's name without ``@version``; a path after it stays."""
-    return suite and re.sub(r"@[^:]*", "", suite, count=1)
+    """Give a suite's name without ``@version``; a path after it stays as it is."""
+    name, colon, path = (suite or "").partition(":")
+    return suite and f"{name.partition('@')[0]}{colon}{path}"
 
 
 def _evaluation(assembly: Assembly, settings: Settings, checkpoint: str | None = None) -> Evaluation:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lite_bench.harness.errors import RunError
-from lite_bench.harness.files import append_line, write_atomically
+from lite_bench.harness.files import append_line, locked, write_atomically
 
 
 def failing(number: int) -> Any:
@@ -130,3 +130,44 @@ def test_a_real_limit_on_the_file_cuts_the_line_off(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "RunError: Could not write lines: File too large" in done.stderr
     assert (tmp_path / "lines").read_bytes() == b"whole\n"
+
+
+def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    with locked(path, "taken"), pytest.raises(RunError, match="taken"), locked(path, "taken"):
+        pass
+    code = f"""
+import os
+from pathlib import Path
+from lite_bench.harness.files import locked
+with locked(Path({str(path)!r}), "taken"):
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    with locked(path, "taken"):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_nothing_is_refused(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(code, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with locked(tmp_path / "lock", "taken"):
+        pass
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with locked(tmp_path / "lock", "taken"):
+        pass
+
+
+def test_a_lock_that_fails_otherwise_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    with (
+        pytest.raises(RunError, match="Could not write .*lock: Input/output error"),
+        locked(tmp_path / "lock", "taken"),
+    ):
+        pass

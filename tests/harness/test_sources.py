@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lite_bench.harness.assembly import assemble, build_suite
-from lite_bench.harness.cli.evaluate import on_suite
+from lite_bench.harness.cli.evaluate import on_suite, without_version
 from lite_bench.harness.cli.train import fingerprints, open_suite, refuse_other_data
 from lite_bench.harness.core import SourceData, Suite
 from lite_bench.harness.errors import DataError, RunError, UsageError
@@ -192,5 +192,6 @@ def test_another_version_of_a_runs_suite_keeps_its_options_and_data() -> None:
     other = on_suite(own, {"suite": "glyphs@2"})
     assert (other.suite, other.suite_options, other.data_dir) == ("glyphs@2", {"way": 3}, Path("data"))
     assert on_suite(own, {"suite": "glyphs"}).suite_options == own.suite_options
+    assert without_version("folder:cats@2x") == "folder:cats@2x"
     foreign = on_suite(own, {"suite": "omniglot"})
     assert (foreign.suite_options, foreign.data_dir) == ({}, None)
