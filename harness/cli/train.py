@@ -158,6 +158,7 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
     from lite_bench.harness.runs import create_run
 
     settings, suite = open_suite(settings)
+    suite.train_task(0, settings.seed)  # a suite without data to train on says so before anything is built or written
     plan = None
     if settings.budget_bytes is None:
         assembly = assemble_for_training(settings, suite)

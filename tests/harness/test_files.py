@@ -167,7 +167,7 @@ def test_a_lock_that_fails_otherwise_is_named(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("fcntl.flock", broken)
     with (
-        pytest.raises(RunError, match="Could not write .*lock: Input/output error"),
+        pytest.raises(RunError, match=r"Could not write .*lock: Input/output error"),
         locked(tmp_path / "lock", "taken"),
     ):
         pass

@@ -80,6 +80,12 @@ def test_a_partial_copy_gives_no_mean(standin: Path, shell: Shell, tmp_path: Pat
     assert [source for source, records in later.items() if records] == list(VtabMd(32, None).groups["MD-v2"])
 
 
+def test_no_run_folder_is_left_by_a_training_that_has_no_data(shell: Shell) -> None:
+    line = shell.fails("train", "protonets", "--suite", "vtab_md", *SIZE, code=1)
+    assert "Training needs 8 sources, and 8 cannot be used" in line
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_workers_do_not_show(standin: Path, workers: int) -> None:
     suite = VtabMd(24, standin)
