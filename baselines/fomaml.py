@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
+from lite_bench.harness.clips import per_item
 from lite_bench.harness.core import Encode, Support
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
@@ -104,7 +106,7 @@ class FirstOrderMAML(nn.Module):
         parts = zip(torch.split(support.images, chunk), torch.split(support.labels, chunk), strict=True)
         for images, labels in parts:
             with torch.enable_grad():
-                features = self.backbone(images, weights)
+                features = per_item(partial(self.backbone, parameters=weights), images)
                 with full_precision(features):  # the backward pass too: autocast would act on it as well
                     loss = cross_entropy(linear(features, *head), labels, reduction="sum") / len(support.labels)
                     gradients = torch.autograd.grad(loss, targets, allow_unused=True)
@@ -117,7 +119,14 @@ class FirstOrderMAML(nn.Module):
                 target.sub_(gradient, alpha=self.inner_lr if is_head else self.backbone_lr)
 
     def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own network."""
-        features = self.backbone(images, state.backbone)
+        """Apply the task's own network to query images."""
+        return self.logits(state, self.features(state, images))
+
+    def features(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
+        """Compute features of query images by the task's own backbone."""
+        return cast("Tensor", self.backbone(images, state.backbone))
+
+    def logits(self, state: AdaptedNetwork, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
+        """Apply the task's own head to query features."""
         with full_precision(features):
             return linear(features, state.weight, state.bias)

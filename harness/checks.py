@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lite_bench.harness.assembly import build_backbone
-from lite_bench.harness.core import Encode, Episode, Learner, QueryBatch, Support, Task
+from lite_bench.harness.clips import ItemEncode, classify
+from lite_bench.harness.core import Encode, Episode, FeatureLearner, Learner, QueryBatch, Support, Task
 from lite_bench.harness.errors import PluginError
 from lite_bench.harness.registry import ESTIMATORS
 from lite_bench.harness.settings import DEFAULT_GRADIENT
@@ -28,7 +29,8 @@ def check_learner(learner: Any, image_size: int = 32) -> None:
     It must be a module whose `adapt` returns a dataclass of tensors and changes nothing, whose logits are finite and
     of shape [M, C] for 2 to 50 classes and for one shot, move with a relabelling of the classes, depend neither on the
     order of the support set nor on its chunks nor on the other queries of a batch, and, if it has parameters to train,
-    carry a gradient to them: the same one whether the support set is run once or parts of it again.
+    carry a gradient to them: the same one whether the support set is run once or parts of it again. A learner with
+    ``features`` and ``logits`` must classify clips that repeat an image as it does the image.
 
     Args:
         learner: the learner on the CPU, or its class, which is then built on a small backbone.
@@ -49,6 +51,7 @@ def check_learner(learner: Any, image_size: int = 32) -> None:
             _check_shapes(learner, image_size)
             _check_purity(learner, image_size)
             _check_symmetries(learner, image_size)
+            _check_clips(learner, image_size)
         _check_gradients(learner, image_size)
         _check_estimators(learner, image_size)
     finally:
@@ -147,6 +150,21 @@ def _check_symmetries(learner: Any, side: int) -> None:
     state = learner.adapt(support, _encode(support))
     singly = torch.cat([learner.classify(state, queries[i : i + 1]) for i in range(QUERIES)])
     _require(_close(singly, reference), "lets the queries of a batch influence each other", learner)
+
+
+def _check_clips(learner: Any, side: int) -> None:
+    """A clip that repeats one image has the image's features, so that nothing may change."""
+    if not isinstance(learner, FeatureLearner):
+        return
+    support, queries = _task(4, 3, side)
+    reference = _logits(learner, support, queries)
+    state = learner.adapt(support, _encode(support))
+    steps = learner.logits(state, learner.features(state, queries))
+    _require(_close(steps, reference), "gives other logits by logits(features(images)) than by classify", learner)
+    clips = support.images.unsqueeze(1).expand(-1, 2, -1, -1, -1)
+    repeated = learner.adapt(Support(clips, support.labels, support.way), ItemEncode(_encode(support)))
+    again = classify(learner, repeated, queries.unsqueeze(1).expand(-1, 2, -1, -1, -1))
+    _require(_close(again, reference), "adapts otherwise to clips that repeat an image than to the image", learner)
 
 
 def _check_gradients(learner: Any, side: int) -> None:

@@ -1,7 +1,10 @@
 """The nouns of the benchmark: everything else is a detail of one of them.
 
 Frozen dataclasses and Protocols only, so a new learner, suite or estimator needs no base class, and nothing
-heavy is imported to name one. Shape letters: N support images, M queries, S image side, C way, D features.
+heavy is imported to name one. Shape letters: N support items, M queries, S image side, C way, D features, T frames.
+
+An item is an image, or a clip: T frames of a video that are recognised together. Networks see frames; the feature of a
+clip is the mean of the features of its frames, which `lite_bench.harness.clips` sees to.
 """
 
 from __future__ import annotations
@@ -72,10 +75,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Support:
-    """The labelled images a learner adapts to.
+    """The labelled images or clips a learner adapts to.
 
     Attributes:
-        images: [N, 3, S, S] of values 0 to 255: uint8, or float32 where a protocol resizes without rounding.
+        images: [N, 3, S, S], or clips [N, T, 3, S, S], of values 0 to 255: uint8, or float32 where a protocol resizes
+            without rounding.
         labels: int64 [N], every class 0..way-1 present.
         way: number of classes C.
     """
@@ -90,9 +94,10 @@ class QueryBatch:
     """Some of the images to classify.
 
     Attributes:
-        images: [M, 3, S, S] of values 0 to 255, uint8 or float32.
+        images: [M, 3, S, S], or in training also clips [M, T, 3, S, S], of values 0 to 255, uint8 or float32.
         labels: int64 [M] in 0..way-1; in an evaluation also -1, for a class that the support set lacks.
-        groups: int64 [M], what an item belongs to (the video of a frame), or None.
+        groups: int64 [M], the number of the group that an item belongs to (the video of a frame), in the order of
+            the episode's ``groups``; or None.
     """
 
     images: Tensor
@@ -105,12 +110,28 @@ class Episode:
     """The tensors of a task: a support set, and the query set as an iterable of batches of any size.
 
     An episode is a pure function of its task: any worker on any machine makes the same one, in any order.
+
+    Attributes:
+        task: its name.
+        support: what to adapt to.
+        query: what to classify; iterated anew each time.
+        n_query: queries in all.
+        groups: names of the groups of queries, such as videos, whose scores are reported; queries come group after
+            group, in this order. Empty where every query counts by itself.
+        window: a query is classified from the mean of the features of the last ``window`` items of its group up to
+            itself; before the first item, the first is repeated.
+        query_id: the same for tasks with the same query set, labels and order, or empty.
+        cluster: the same for tasks that are not independent, such as those of one user, or empty.
     """
 
     task: Task
     support: Support
     query: Iterable[QueryBatch]
     n_query: int
+    groups: Sequence[str] = ()
+    window: int = 1
+    query_id: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,9 @@ class Suite(Protocol):
     * ``improves(candidate, incumbent) -> bool``, the protocol's choice between the validation accuracies by source of
       two models; ``incumbent`` is None at first. By default the higher mean wins.
     * ``notes: Sequence[str]`` to print when it is opened, ``class_splits()`` to record.
+    * ``metrics: Sequence[str]``, of `GROUP_METRICS`, for a suite whose queries come in groups: what it reports.
+    * ``predictions(tasks) -> Any``, the benchmark's own form of a file of predictions, from the predicted classes by
+      task and group (``Mapping[Task, Mapping[str, Sequence[int]]]``), ready for JSON.
     """
 
     @property
@@ -189,13 +213,17 @@ class Encode(Protocol):
     """
 
     chunk: int
-    """Images that may travel through a network at once; a memory knob that never changes the result."""
+    """Items that may travel through a network at once; a memory knob that never changes the result."""
 
     def __call__(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Apply ``network``, which maps [n, 3, S, S] to [n, D] image by image, to all images [N, 3, S, S].
+        """Apply ``network``, which maps [n, 3, S, S] to [n, D] image by image, to all items of the support set.
+
+        Args:
+            network: to run.
+            images: [N, 3, S, S], or clips [N, T, 3, S, S].
 
         Returns:
-            [N, D], the same values whatever the estimator.
+            [N, D], the same values whatever the estimator; of a clip, the mean over its frames.
         """
 
 
@@ -220,8 +248,26 @@ class Learner(Protocol):
         """Compute logits [M, C] for query images [M, 3, S, S]; each row depends on its image alone."""
 
 
+@runtime_checkable
+class FeatureLearner(Learner, Protocol):
+    """A learner whose classification has two steps, which suites of videos need: features are averaged in between.
+
+    An optional class attribute ``task_free_features = True`` says that its features do not depend on the state, so
+    that tasks with the same queries may share them.
+    """
+
+    def features(self, state: Any, images: Tensor) -> Tensor:
+        """Compute features [M, D] of query images [M, 3, S, S]; each row depends on its image alone."""
+
+    def logits(self, state: Any, features: Tensor) -> Tensor:
+        """Compute logits [M, C] from features [M, D]; ``classify`` is this of those."""
+
+
 class Draw(Protocol):
-    """One task as an estimator shows it to a learner."""
+    """One task as an estimator shows it to a learner.
+
+    An optional method ``caching() -> Encode`` asks for one pass of `adapt` without gradients, ahead of all others.
+    """
 
     @property
     def support(self) -> Support:
@@ -236,12 +282,13 @@ class Estimator(Protocol):
 
     An estimator's entry point is a callable ``(h: int, chunk: int)`` that returns one. Optional attributes:
     ``uses_h = False`` says that H plays no part in it, ``bounded_memory = False`` that its memory grows with the
-    support set, ``covers_classes = True`` that it takes at least one image of every class even where H is smaller.
+    support set, ``covers_classes = True`` that it takes at least one image of every class even where H is smaller,
+    ``scales_penalty = False`` that `update_scale` applies to the cross-entropy alone.
 
     Attributes:
         name: its entry-point name.
-        h: LITE's H, the support images that carry a gradient.
-        chunk: images that travel through a network at once; may be lowered between tasks.
+        h: LITE's H, the support items that carry a gradient.
+        chunk: items that travel through a network at once; may be changed between tasks.
         per_image: True if it is only right when an image's encoding depends on that image alone.
         redraws: True if the images that carry a gradient are drawn anew for every query batch.
         sums_batches: True if query-batch means are summed, as the released codes do, not weighted to a mean.
@@ -261,6 +308,32 @@ class Estimator(Protocol):
         """Give the factor on the whole task gradient: 1, except in ``lite-paper`` (Algorithm 1, line 11)."""
 
 
+GROUP_METRICS = ("frame accuracy", "video accuracy", "frames to recognition")
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """How the queries of one group, the frames of a video, were classified.
+
+    Attributes:
+        name: of the group.
+        n: number of queries.
+        frame_accuracy: fraction classified correctly, 0 to 1.
+        video_accuracy: 1 if the class predicted most often, of several the smallest, is right, else 0.
+        frames_to_recognition: place of the first correct prediction, counted from 0, over ``n``; 1 if there is none.
+    """
+
+    name: str
+    n: int
+    frame_accuracy: float
+    video_accuracy: float
+    frames_to_recognition: float
+
+    def metric(self, name: str) -> float:
+        """Give the value of one of `GROUP_METRICS`."""
+        return float(getattr(self, name.replace(" ", "_")))
+
+
 @dataclass(frozen=True)
 class Record:
     """The result of one learner on one task, with everything needed to trust it.
@@ -272,9 +345,9 @@ class Record:
         learner: entry-point name of the learner.
         backbone: name of the backbone.
         image_size: side of the images in pixels.
-        accuracy: fraction of queries classified correctly, 0 to 1.
+        accuracy: fraction of queries classified correctly, 0 to 1; of grouped queries, the mean over groups.
         way: number of classes.
-        n_support: number of support images.
+        n_support: number of support items.
         n_query: number of queries.
         adapt_seconds: wall time of ``adapt``, synchronised.
         classify_seconds: wall time of classifying all queries, synchronised.
@@ -282,6 +355,8 @@ class Record:
         data: fingerprint of the suite's data.
         version: version of lite-bench.
         synthetic: True for stand-in data, whose results never mix with real ones.
+        cluster: what the tasks that are not independent of this one have in common, such as a user, or empty.
+        groups: the scores of its groups of queries, if there are any.
     """
 
     task: str
@@ -300,3 +375,5 @@ class Record:
     data: str
     version: str
     synthetic: bool = False
+    cluster: str = ""
+    groups: tuple[GroupScore, ...] = ()

@@ -97,11 +97,18 @@ class DataKeeper(Protocol):
     def index(self, sources: Sequence[str], data_dir: Path | None, *, notify: Notify) -> list[IndexedSource]:
         """Build, ahead of their first use, the indexes that make data randomly accessible."""
 
-    def synthesise(self, output: Path, *, seed: int, workers: int, notify: Notify) -> None:
+    def synthesise(
+        self, output: Path, *, seed: int, workers: int, notify: Notify, image_size: int | None = None
+    ) -> str:
         """Write labelled stand-ins of all sources in exactly the real on-disk form, small and fast, below ``output``.
 
-        The same ``seed`` gives the same images, whatever the number of processes ``workers``.
+        The same ``seed`` gives the same images, whatever the number of processes ``workers``. ``image_size`` is the
+        side of the images in pixels, where the benchmark comes in several sizes.
+
+        Returns:
+            the flags of `lite-bench eval`, beside ``--suite``, that use them.
 
         Raises:
             RunError: ``output`` is not empty, or cannot be written.
+            UsageError: the benchmark's images have sizes of their own, but ``image_size`` is given.
         """

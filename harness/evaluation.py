@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lite_bench.harness.assembly import precision_context
-from lite_bench.harness.core import Episode, Estimator, Learner, Record, SourceData, Split, Suite, Task
+from lite_bench.harness.clips import ItemEncode, feature_learner, started_task
+from lite_bench.harness.core import Episode, Estimator, FeatureLearner, Learner, Record, SourceData, Split, Suite, Task
 from lite_bench.harness.errors import DataError, RunError
 from lite_bench.harness.files import locked, write_errors
 from lite_bench.harness.loading import EpisodeStream
@@ -22,34 +24,41 @@ from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memo
 from lite_bench.harness.records import (
     MANIFEST,
     Manifest,
+    append_predictions,
     append_record,
+    predictions_path,
     read_manifest,
+    read_predictions,
     read_records,
     records_path,
     repair,
     results_folder,
     write_manifest,
 )
+from lite_bench.harness.scoring import Score, score_groups
 from lite_bench.harness.settings import Settings
 from lite_bench.harness.step import Context, move_support, query_batches
+from lite_bench.harness.windows import MovingMean
 
 UNTRAINED = "untrained"
 LOCK = ".evaluation.lock"
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a learner did on one task: counts, and synchronised wall times in seconds."""
+Answers = tuple[Tensor, Tensor, Tensor | None]
+"""Logits [M, C] or features [M, D] of a batch of queries, its labels int64 [M], and the groups' numbers or None."""
 
-    correct: int
-    n_query: int
-    adapt_seconds: float
-    classify_seconds: float
 
-    @property
-    def accuracy(self) -> float:
-        """Fraction of queries classified correctly, 0 to 1."""
-        return self.correct / self.n_query
+@dataclass
+class SharedFeatures:
+    """Query features that the next task may use again: the last ones of a learner whose features are task-free.
+
+    Attributes:
+        query_id: the query set they are of, or empty.
+        batches: features [M, D], already averaged over their windows, labels and groups.
+    """
+
+    query_id: str = ""
+    batches: list[Answers] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -60,6 +69,7 @@ def score_task(
     batch_size: int,
     device: torch.device,
     precision: Context,
+    shared: SharedFeatures | None = None,
 ) -> Score:
     """Adapt to one task and classify its queries.
 
@@ -70,19 +80,73 @@ def score_task(
         batch_size: queries at a time.
         device: where to run.
         precision: context of the networks.
+        shared: query features of the task before, and then of this one, where they do not depend on the task.
     """
     support = move_support(episode.support, device)
     start = clock(device)
-    with precision():
-        state = learner.adapt(support, encoder.begin(support, torch.Generator()).encode())
+    with started_task(encoder, support, torch.Generator()) as draw, precision():
+        state = learner.adapt(support, ItemEncode(draw.encode()))
     adapted = clock(device)
+    if episode.window > 1 or (shared is not None and episode.query_id):
+        answers = _answers_from_features(learner, state, episode, batch_size, device, precision, shared)
+    else:
+        answers = _answers(learner, state, episode, batch_size, device, precision)
     correct = n_query = 0
+    seen = []
+    for logits, labels, groups in answers:
+        predicted = logits.argmax(1).cpu()
+        correct += int((predicted == labels).sum())
+        n_query += len(labels)
+        if episode.groups and groups is not None:
+            seen.append((predicted.tolist(), labels.tolist(), groups.tolist()))
+    classified = clock(device) - adapted
+    return Score(correct, n_query, adapted - start, classified, *score_groups(episode.groups, seen))
+
+
+def _answers(
+    learner: Learner, state: Any, episode: Episode, batch_size: int, device: torch.device, precision: Context
+) -> Iterator[Answers]:
+    """Classify queries one by one."""
     for batch in query_batches(episode.query, batch_size):
         with precision():
             logits = learner.classify(state, batch.images.to(device))
-        correct += int((logits.argmax(1).cpu() == batch.labels).sum())
-        n_query += len(batch.labels)
-    return Score(correct, n_query, adapted - start, clock(device) - adapted)
+        yield logits, batch.labels, batch.groups
+
+
+def _answers_from_features(
+    learner: Learner,
+    state: Any,
+    episode: Episode,
+    batch_size: int,
+    device: torch.device,
+    precision: Context,
+    shared: SharedFeatures | None,
+) -> Iterator[Answers]:
+    """Classify queries from the mean of the features of their windows; each image goes through the network once."""
+    own = feature_learner(learner)
+    if shared is None or not episode.query_id:
+        batches: Iterable[Answers] = _query_features(own, state, episode, batch_size, device, precision)
+    elif shared.query_id == episode.query_id:
+        batches = shared.batches
+    else:
+        shared.query_id, shared.batches = "", []  # frees the earlier ones; a task that memory ran out in leaves none
+        batches = list(_query_features(own, state, episode, batch_size, device, precision))
+        shared.query_id, shared.batches = episode.query_id, batches
+    for features, labels, groups in batches:
+        with precision():
+            logits = own.logits(state, features)
+        yield logits, labels, groups
+
+
+def _query_features(
+    learner: FeatureLearner, state: Any, episode: Episode, batch_size: int, device: torch.device, precision: Context
+) -> Iterator[Answers]:
+    """Compute the features of queries, averaged over their windows."""
+    mean = MovingMean(episode.window)
+    for batch in query_batches(episode.query, batch_size):
+        with precision():
+            features = learner.features(state, batch.images.to(device))
+        yield features if batch.groups is None else mean(features, batch.groups), batch.labels, batch.groups
 
 
 @dataclass(frozen=True)
@@ -112,14 +176,15 @@ class Evaluation:
         was_training = self.module.training
         self.module.eval()
         sizes = BatchSizes(self.settings.batch_size, self.settings.query_batch)
+        shared = SharedFeatures() if getattr(self.learner, "task_free_features", False) else None
         try:
             for episode in EpisodeStream(suite, tasks, self.settings.workers):
-                score, sizes = self._score(episode, sizes)
+                score, sizes = self._score(episode, sizes, shared)
                 yield episode, score
         finally:
             self.module.train(was_training)
 
-    def _score(self, episode: Episode, sizes: BatchSizes) -> tuple[Score, BatchSizes]:
+    def _score(self, episode: Episode, sizes: BatchSizes, shared: SharedFeatures | None) -> tuple[Score, BatchSizes]:
         """Score one task, with smaller batches if memory runs out; gives the sizes that fitted.
 
         Raises:
@@ -129,7 +194,7 @@ class Evaluation:
         while True:
             self.encoder.chunk = sizes.chunk
             try:
-                score = score_task(self.learner, episode, self.encoder, sizes.query, self.device, precision)
+                score = score_task(self.learner, episode, self.encoder, sizes.query, self.device, precision, shared)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -165,6 +230,7 @@ class Evaluation:
             source_data={name: found.fingerprint for name, found in source_data(suite).items() if not found.missing},
             missing={name: found.missing for name, found in source_data(suite).items() if found.missing},
             digests={source: digest_of(listed) for source, listed in tasks.items()},
+            metrics=list(getattr(suite, "metrics", ())),
             limit=self.settings.limit,
         )
 
@@ -188,6 +254,8 @@ class Evaluation:
             data=data.fingerprint,
             version=version("lite-bench"),
             synthetic=data.synthetic,
+            cluster=episode.cluster,
+            groups=score.groups,
         )
 
 
@@ -213,6 +281,7 @@ def evaluate(
     *,
     seed: int = 0,
     overwrite: bool = False,
+    keep_predictions: bool = False,
     notify: Notify = lambda source, done, total, record: None,
 ) -> Manifest:
     """Score a learner on the suite's test tasks, going on where an earlier evaluation stopped.
@@ -225,10 +294,12 @@ def evaluate(
         run: run folder the records go to.
         seed: seed of the list of tasks.
         overwrite: discard results of another evaluation of this suite in ``run``.
+        keep_predictions: write down every group's predicted classes beside the records.
         notify: called as the work goes on.
 
     Raises:
-        RunError: ``run`` holds results of this suite for another checkpoint, other data or other settings.
+        RunError: ``run`` holds results of this suite for another checkpoint, other data or other settings, or without
+            the predictions that are to be kept.
         DataError: the data of every source is missing.
     """
     tasks = suite.tasks("test", seed)
@@ -241,7 +312,7 @@ def evaluate(
             with write_errors(folder):
                 shutil.rmtree(folder)
         settled = _settle_manifest(folder, manifest)
-        _evaluate_missing_tasks(evaluation, suite, run, tasks, manifest, notify)
+        _evaluate_missing_tasks(evaluation, suite, run, tasks, manifest, notify, keep_predictions=keep_predictions)
     return settled
 
 
@@ -263,6 +334,8 @@ def _evaluate_missing_tasks(
     tasks: Mapping[str, Sequence[Task]],
     manifest: Manifest,
     notify: Notify,
+    *,
+    keep_predictions: bool,
 ) -> None:
     """Score the tasks that have no record yet, source by source."""
     for source, listed in tasks.items():
@@ -272,16 +345,27 @@ def _evaluate_missing_tasks(
         path = records_path(run, suite.id, source)
         repair(path)
         done = {record.task for record in read_records(path)}
+        kept_in = predictions_path(run, suite.id, source)
+        if keep_predictions:
+            repair(kept_in)
+            without = done - read_predictions(kept_in).keys()
+            if without:
+                raise RunError(
+                    f"{path} holds {len(without)} tasks whose predictions were not kept ({min(without)}); use "
+                    "--overwrite to evaluate them again."
+                )
         remaining = [task for task in asked if str(task) not in done]
         finished = len(asked) - len(remaining)
         notify(source, finished, len(asked), None)
         for number, (episode, score) in enumerate(evaluation.scores(suite, remaining), start=finished + 1):
             record = evaluation.record(suite, episode, score)
+            if keep_predictions:  # first, so that a task with a record has its predictions too
+                append_predictions(kept_in, record.task, score.predictions)
             append_record(path, record)
             notify(source, number, len(asked), record)
 
 
-MAY_CHANGE = ("limit", "label", "groups", "missing", "source_data", "digests")
+MAY_CHANGE = ("limit", "label", "groups", "missing", "source_data", "digests", "sources")
 """What of a manifest another evaluation of the same run may extend."""
 
 
@@ -290,11 +374,11 @@ def _differences(earlier: Manifest, manifest: Manifest) -> Iterator[tuple[str, o
     for name, now in vars(manifest).items():
         if name not in MAY_CHANGE and getattr(earlier, name) != now:
             yield name, getattr(earlier, name), now
-    for kind in ("source_data", "digests"):
+    for kind in ("sources", "source_data", "digests"):
         before, after = getattr(earlier, kind), getattr(manifest, kind)
         for source in before.keys() & after.keys():
             if before[source] != after[source]:
-                noun = "data" if kind == "source_data" else "list of tasks"
+                noun = {"sources": "number of tasks", "source_data": "data", "digests": "list of tasks"}[kind]
                 yield f"{noun} of {source}", before[source], after[source]
 
 
@@ -310,7 +394,12 @@ def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
                 f"{folder} holds results with another {name} ({before!r}, now {now!r}); use --overwrite to replace "
                 "them, or evaluate in another run."
             )
-        manifest = replace(manifest, source_data={**earlier.source_data, **manifest.source_data})
+        manifest = replace(
+            manifest,
+            sources={**earlier.sources, **manifest.sources},
+            source_data={**earlier.source_data, **manifest.source_data},
+            digests={**earlier.digests, **manifest.digests},
+        )
         limits = (earlier.limit, manifest.limit)
         manifest = replace(manifest, limit=None if None in limits else max(limit for limit in limits if limit))
     write_manifest(folder, manifest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,7 @@ class Manifest:
         missing: why a source could not be evaluated, by source.
         digests: SHA-256 over the names of the protocol's tasks, one a line, by source.
         label: the name the user gave this row, or empty.
+        metrics: what is reported of grouped queries, of `GROUP_METRICS`; the first is the accuracy of a source.
         limit: tasks per source if fewer than the protocol's were asked for, else None; then the results are
             partial and never more than a preview.
     """
@@ -63,6 +65,7 @@ class Manifest:
     source_data: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)
     label: str = ""
     limit: int | None = None
 
@@ -113,6 +116,11 @@ def records_path(run: Path, suite: str, source: str) -> Path:
     return results_folder(run, suite) / f"{file_name(source)}.jsonl"
 
 
+def predictions_path(run: Path, suite: str, source: str) -> Path:
+    """The file of one source's kept predictions."""
+    return results_folder(run, suite) / "predictions" / f"{file_name(source)}.jsonl"
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest`` to ``folder`` (see `results_folder`), atomically.
 
@@ -160,11 +168,49 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         DataError: any other line is malformed, lacks a field, or has an accuracy outside 0 to 1.
     """
+    return [_parse_record(path, number, line) for number, line in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number the lines of ``path`` from 1, without an unfinished last one; none if the file does not exist."""
     lines = _read(path).split(b"\n") if path.exists() else []
     lines = lines[:-1] if lines and not lines[-1] else lines
     if lines and not _is_json(lines[-1]):
         lines.pop()
-    return [_parse_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    return enumerate(lines, start=1)
+
+
+def append_predictions(path: Path, task: str, predictions: Mapping[str, Sequence[int]]) -> None:
+    """Append the predicted classes of one task, by group, to ``path`` as one line.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    append_line(path, json.dumps({"task": task, "predictions": predictions}, ensure_ascii=False))
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, list[int]]]:
+    """Read the kept predictions of ``path``: task -> group -> predicted classes in order; of a task twice, the last.
+
+    An unfinished last line, left by a kill, is ignored.
+
+    Raises:
+        DataError: any other line is malformed.
+    """
+    found: dict[str, dict[str, list[int]]] = {}
+    for number, line in _whole_lines(path):
+        try:
+            kept: _Predictions = _adapter(_Predictions).validate_json(line, strict=True)
+        except ValidationError as error:
+            raise DataError(f"{path}, line {number} is damaged: {_reason(error)}; use --overwrite.") from error
+        found[kept.task] = kept.predictions
+    return found
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    task: str
+    predictions: dict[str, list[int]]
 
 
 def repair(path: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lite_bench.harness.core import Record
 from lite_bench.harness.errors import DataError
@@ -25,13 +25,15 @@ class Estimate:
 
     Attributes:
         mean: in the unit of the values; accuracies are fractions.
-        half_width: half width of the 95 % interval, or None where there is no telling (one task).
-        n: number of tasks behind it.
+        half_width: half width of the protocol's 95 % interval, or None where there is no telling (one task).
+        n: number of scores behind it: tasks, or where queries come in groups, groups of tasks.
+        clustered: the 95 % interval of `clustered_interval`, where scores come in clusters that are not independent.
     """
 
     mean: float
     half_width: float | None
     n: int
+    clustered: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class SourceScore:
         done: tasks done.
         expected: tasks asked for.
         protocol: tasks that the protocol asks for.
+        metrics: what else is reported of it, by name; empty where accuracy is all.
     """
 
     estimate: Estimate | None
     done: int
     expected: int
     protocol: int
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -125,6 +129,38 @@ def student_half_width(values: Sequence[float], confidence: float = 0.95) -> flo
     return float(t.ppf((1 + confidence) / 2, n - 1)) * math.sqrt(variance / n)
 
 
+def clustered_interval(
+    values: Sequence[float], clusters: Sequence[str], draws: int = 10_000, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean of ``values`` by a bootstrap that resamples whole clusters.
+
+    Scores of one cluster (the repeated videos of one user) are not independent, which an interval over single scores
+    takes them to be; drawing users instead of scores, with replacement, keeps what they have in common together.
+
+    Args:
+        values: the scores.
+        clusters: what each score belongs to.
+        draws: bootstrap samples.
+        seed: of the samples; the interval is a pure function of all arguments.
+
+    Returns:
+        lower and upper end, or None for fewer than two clusters.
+    """
+    import numpy as np  # imported here: `eval --help` needs no numpy
+
+    names = sorted(set(clusters))
+    if len(names) < 2:
+        return None
+    number = {name: index for index, name in enumerate(names)}
+    of_value = np.asarray([number[cluster] for cluster in clusters])
+    sums = np.bincount(of_value, weights=np.asarray(values, dtype=np.float64))
+    sizes = np.bincount(of_value)
+    k = len(names)
+    counts = np.random.Generator(np.random.Philox(seed)).multinomial(k, np.full(k, 1 / k), size=draws)
+    low, high = np.quantile((counts @ sums) / (counts @ sizes), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def mean_of_means(estimates: Sequence[Estimate]) -> Estimate:
     """Average k independent estimates with equal weight; the half width is sqrt(sum of squares) / k.
 
@@ -157,8 +193,23 @@ def summarise(manifest: Manifest, records: Mapping[str, Sequence[Record]]) -> Su
 
 def _score(manifest: Manifest, source: str, records: Sequence[Record]) -> SourceScore:
     """Score one source."""
-    accuracy = estimate([record.accuracy for record in records]) if records else None
-    return SourceScore(accuracy, len(records), manifest.expected(source), manifest.sources[source])
+    metrics = {name: _pooled(records, name) for name in manifest.metrics} if records else {}
+    accuracy = _pooled(records, None) if records else None
+    if metrics:
+        accuracy = metrics.pop(manifest.metrics[0])
+    return SourceScore(accuracy, len(records), manifest.expected(source), manifest.sources[source], metrics)
+
+
+def _pooled(records: Sequence[Record], metric: str | None) -> Estimate:
+    """Pool the scores of all tasks: their accuracies, or a metric of all their groups."""
+    pairs = [
+        (value, record.cluster)
+        for record in records
+        for value in ([record.accuracy] if metric is None else [group.metric(metric) for group in record.groups])
+    ]
+    values, clusters = [value for value, _ in pairs], [cluster for _, cluster in pairs]
+    pooled = estimate(values)
+    return replace(pooled, clustered=clustered_interval(values, clusters)) if all(clusters) else pooled
 
 
 def _group(sources: Mapping[str, SourceScore], members: Sequence[str]) -> Estimate | None:

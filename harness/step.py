@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lite_bench.harness.core import Episode, Estimator, Learner, QueryBatch, Support
+from lite_bench.harness.clips import ItemEncode, classify, items_at_once, started_task
+from lite_bench.harness.core import Draw, Episode, Estimator, Learner, QueryBatch, Support
 from lite_bench.harness.errors import PluginError, RunError
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -75,10 +76,11 @@ def split_halves(state: Any) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
 
 
 def query_batches(query: Iterable[QueryBatch], size: int) -> Iterator[QueryBatch]:
-    """Cut the batches of an episode into batches of at most ``size`` images."""
+    """Cut the batches of an episode into batches of at most ``size`` images, or of single clips that are longer."""
     for batch in query:
-        for start in range(0, len(batch.labels), size):
-            part = slice(start, start + size)
+        items = items_at_once(batch.images, size)
+        for start in range(0, len(batch.labels), items):
+            part = slice(start, start + items)
             groups = None if batch.groups is None else batch.groups[part]
             yield QueryBatch(batch.images[part], batch.labels[part], groups)
 
@@ -118,13 +120,31 @@ def accumulate_task_gradient(
         RunError: the loss depends on no parameter.
     """
     support = move_support(episode.support, device)
-    draw = estimator.begin(support, generator)
-    update_scale = estimator.update_scale(len(support.labels))
+    with started_task(estimator, support, generator) as draw:
+        return _accumulate(learner, episode, estimator, draw, batch_size, device, precision, watch)
+
+
+def _accumulate(
+    learner: Learner,
+    episode: Episode,
+    estimator: Estimator,
+    draw: Draw,
+    batch_size: int,
+    device: torch.device | str,
+    precision: Context,
+    watch: Watch,
+) -> TaskOutcome:
+    """Run the task that ``draw`` shows; see `accumulate_task_gradient`."""
+    update_scale = estimator.update_scale(len(episode.support.labels))
     loss, correct = 0.0, 0
+    caching = getattr(draw, "caching", None)
+    if caching is not None:
+        with watch("support forward"), torch.no_grad(), precision():
+            learner.adapt(draw.support, ItemEncode(caching()))
     batches = query_batches(episode.query, batch_size)
     groups: Iterable[Iterable[QueryBatch]] = ([batch] for batch in batches) if estimator.redraws else [batches]
     for group in groups:
-        encode = draw.encode()
+        encode = ItemEncode(draw.encode())
         with watch("support forward"), precision():
             state = learner.adapt(draw.support, encode)
         leaves, pairs = split_halves(state)
@@ -132,13 +152,15 @@ def accumulate_task_gradient(
         for batch in group:
             weight = 1.0 if estimator.sums_batches else len(batch.labels) / episode.n_query
             with watch("query"):
-                batch_loss, logits = query_loss(learner, leaves, batch, device, precision)
-                if not batch_loss.requires_grad:
+                cross, penalty, logits = query_loss(learner, leaves, batch, device, precision)
+                if not (cross + penalty).requires_grad:
                     raise nothing_to_learn(episode, estimator)
-                (batch_loss * (weight * update_scale)).backward()  # type: ignore[no-untyped-call]  # torch
-                loss += float(batch_loss.detach()) * len(batch.labels) / episode.n_query
+                on_penalty = update_scale if getattr(estimator, "scales_penalty", True) else 1.0
+                total = weight * (cross * update_scale + penalty * on_penalty)
+                total.backward()  # type: ignore[no-untyped-call]  # torch
+                loss += float((cross + penalty).detach()) * len(batch.labels) / episode.n_query
                 correct += int((logits.argmax(1).cpu() == batch.labels).sum())
-            del batch_loss, logits  # a batch's graph, before the next one is built
+            del cross, penalty, total, logits  # a batch's graph, before the next one is built
         with watch("support gradient"):
             finish = getattr(encode, "finish", None)
             backward_through_adapt(pairs, keep_graph=finish is not None)
@@ -166,13 +188,13 @@ def move_support(support: Support, device: torch.device | str) -> Support:
 
 def query_loss(
     learner: Learner, state: Any, batch: QueryBatch, device: torch.device | str, precision: Context
-) -> tuple[Tensor, Tensor]:
-    """Compute mean cross-entropy plus penalty, and the detached logits, of one query batch."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute mean cross-entropy, the learner's penalty (or zero), and the detached logits, of one query batch."""
     with precision():
-        logits = learner.classify(state, batch.images.to(device, non_blocking=True))
+        logits = classify(learner, state, batch.images.to(device, non_blocking=True))
     loss = cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, batch.labels.to(device))
     penalty = getattr(learner, "penalty", None)
-    return (loss + penalty() if penalty is not None else loss), logits.detach()
+    return loss, torch.zeros_like(loss) if penalty is None else penalty(), logits.detach()
 
 
 def backward_through_adapt(pairs: list[tuple[Tensor, Tensor]], *, keep_graph: bool = False) -> None:

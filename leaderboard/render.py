@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from lite_bench.leaderboard.rows import Cell, Row
@@ -18,6 +17,11 @@ LEFT = ("Learner", "Backbone", "Training")
 CAPTION = (
     "Accuracy in % ± 95 % interval over tasks. Rank: mean over the sources of the rank in each, where scores "
     "that do not differ significantly share theirs. **Bold**: best, or not significantly worse."
+)
+
+CLUSTERED = (
+    "Scores of one user are not independent, which ± takes them to be; in brackets the 95 % interval that resamples "
+    "users."
 )
 
 
@@ -60,13 +64,14 @@ def csv_text(tables: Sequence[Table]) -> str:
 def _markdown_table(table: Table) -> str:
     """Render heading, caption, grid and footnotes."""
     notes = Notes()
-    header = [*HEAD, *table.sources, *table.groups]
+    header = [*HEAD, *table.sources, *table.groups, *table.metrics]
     grid = [
         [_escape(name) for name in header],
         *(_markdown_row(row, len(table.rows), notes) for row in table.rows),
     ]
     title = f"## {table.suite}{' (synthetic)' if table.synthetic else ''}"
-    facts = f"Split {table.split}, task seed {table.seed}, data {table.data[:12]}. {CAPTION}"
+    caption = f"{CAPTION} {CLUSTERED}" if table.clustered else CAPTION
+    facts = f"Split {table.split}, task seed {table.seed}, data {table.data[:12]}. {caption}"
     listing = [f"- [{number}] {text}" for number, text in enumerate(notes.texts, start=1)]
     blocks = [title, facts, "\n".join(_grid_lines(grid)), "\n".join(listing)]
     return "\n\n".join(filter(None, blocks))
@@ -77,7 +82,7 @@ def _markdown_row(row: Row, n_rows: int, notes: Notes) -> list[str]:
     marks = "".join(notes.mark(text) for text in row.notes)
     rank = DASH if row.rank is None else f"{row.rank:.2f}"
     label = " ".join(filter(None, [_escape(row.label), marks]))
-    cells = [*row.sources.values(), *row.groups.values()]
+    cells = [*row.sources.values(), *row.groups.values(), *row.metrics.values()]
     scores = [_score(cell, n_rows, notes) for cell in cells]
     size = str(row.manifest.image_size)
     return [rank, label, _escape(row.manifest.backbone), size, _escape(row.training), *scores]
@@ -89,7 +94,11 @@ def _score(cell: Cell, n_rows: int, notes: Notes) -> str:
         return f"{DASH} {notes.mark(cell.missing)}"
     width = cell.estimate.half_width
     text = f"{100 * cell.estimate.mean:.1f}" + ("" if width is None else f" ± {100 * width:.1f}")
-    return f"**{text}**" if cell.best and n_rows > 1 else text
+    text = f"**{text}**" if cell.best and n_rows > 1 else text
+    if cell.estimate.clustered is None:
+        return text
+    low, high = cell.estimate.clustered
+    return f"{text} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _grid_lines(grid: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -121,6 +130,7 @@ def _table_values(table: Table) -> dict[str, Any]:
         "synthetic": table.synthetic,
         "sources": list(table.sources),
         "groups": list(table.groups),
+        "metrics": list(table.metrics),
         "rows": [_row_values(row) | {"scores": list(_score_values(row))} for row in table.rows],
     }
 
@@ -143,13 +153,12 @@ def _row_values(row: Row) -> dict[str, Any]:
 
 
 def _score_values(row: Row) -> Iterator[dict[str, Any]]:
-    for kind, cells in (("source", row.sources), ("group", row.groups)):
+    for kind, cells in (("source", row.sources), ("group", row.groups), ("metric", row.metrics)):
         for column, cell in cells.items():
-            numbers = asdict(cell.estimate) if cell.estimate else {"mean": None, "half_width": None, "n": None}
             yield {
                 "column": column,
                 "kind": kind,
-                **numbers,
+                **_numbers(cell),
                 "column_rank": cell.rank,
                 "done": cell.done,
                 "expected": cell.expected,
@@ -157,8 +166,22 @@ def _score_values(row: Row) -> Iterator[dict[str, Any]]:
             }
 
 
+def _numbers(cell: Cell) -> dict[str, float | int | None]:
+    """Spell out a cell's estimate; the interval that resamples clusters by its two ends."""
+    names = ("mean", "half_width", "n", "clustered_low", "clustered_high")
+    value = cell.estimate
+    if value is None:
+        return dict.fromkeys(names)
+    low, high = value.clustered or (None, None)
+    return dict(zip(names, (value.mean, value.half_width, value.n, low, high), strict=True))
+
+
 def _score_lines(table: Table) -> Iterator[dict[str, Any]]:
-    head = {name: value for name, value in _table_values(table).items() if name not in {"sources", "groups", "rows"}}
+    head = {
+        name: value
+        for name, value in _table_values(table).items()
+        if name not in {"sources", "groups", "metrics", "rows"}
+    }
     for row in table.rows:
         values = _row_values(row) | {"notes": " ".join(row.notes)}
         for score in _score_values(row):

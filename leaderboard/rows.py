@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lite_bench.harness.records import Manifest, Results
 from lite_bench.harness.statistics import Estimate, SourceScore, summarise
@@ -50,6 +50,7 @@ class Row:
         notes: what makes the row less than it seems.
         sources: cells by source.
         groups: cells by group.
+        metrics: cells of what else is reported of a source, by ``source: metric``; they carry no rank.
         synthetic: True for stand-in data.
         rank: average rank over all sources, None if any is missing.
     """
@@ -63,6 +64,7 @@ class Row:
     sources: dict[str, Cell]
     groups: dict[str, Cell]
     synthetic: bool
+    metrics: dict[str, Cell] = field(default_factory=dict)
     rank: float | None = None
 
     @property
@@ -94,6 +96,7 @@ def make_row(results: Results) -> Row:
         sources=sources,
         groups=groups,
         synthetic=summary.synthetic,
+        metrics=_metric_cells(manifest, summary.sources, sources),
     )
 
 
@@ -113,6 +116,17 @@ def _limit_note(manifest: Manifest) -> str:
     full = sorted(set(manifest.sources.values()))
     numbers = str(full[0]) if len(full) == 1 else f"{full[0]} to {full[-1]}"
     return f"Preview: at most {manifest.limit} tasks per source (--limit); the protocol has {numbers}."
+
+
+def _metric_cells(manifest: Manifest, scores: Mapping[str, SourceScore], cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Show what else is reported of each source, where the source itself is shown."""
+    found = {}
+    for source, score in scores.items():
+        for metric in manifest.metrics[1:]:
+            shown = cells[source].estimate is not None
+            value = score.metrics.get(metric) if shown else None
+            found[f"{source}: {metric}"] = replace(cells[source], estimate=value)
+    return found
 
 
 def _source_cell(score: SourceScore, without: str | None = None) -> Cell:

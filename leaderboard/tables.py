@@ -23,6 +23,7 @@ class Table:
         data: fingerprint of the data.
         sources: columns, in reporting order.
         groups: columns of means, in reporting order.
+        metrics: columns of what else is reported of sources.
         rows: by average rank, those without one last.
     """
 
@@ -32,7 +33,14 @@ class Table:
     data: str
     sources: tuple[str, ...]
     groups: tuple[str, ...]
+    metrics: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def clustered(self) -> bool:
+        """Whether some score has an interval that resamples clusters."""
+        cells = (cell for row in self.rows for cell in (*row.sources.values(), *row.metrics.values()))
+        return any(cell.estimate is not None and cell.estimate.clustered is not None for cell in cells)
 
     @property
     def synthetic(self) -> bool:
@@ -79,13 +87,20 @@ def _make_table(key: Key, rows: Sequence[Row]) -> Table:
     """Rank the rows of one table and put the best first."""
     sources = tuple(dict.fromkeys(name for row in rows for name in row.sources))
     groups = tuple(dict.fromkeys(name for row in rows for name in row.groups))
+    metrics = tuple(dict.fromkeys(name for row in rows for name in row.metrics))
     source_cells = _rank_columns([row.sources for row in rows], sources)
     group_cells = _rank_columns([row.groups for row in rows], groups)
     ranked = [
-        replace(row, sources=scores, groups=means, rank=average_rank([cell.rank for cell in scores.values()]))
+        replace(
+            row,
+            sources=scores,
+            groups=means,
+            metrics={name: row.metrics.get(name, Cell(None, NOT_EVALUATED)) for name in metrics},
+            rank=average_rank([cell.rank for cell in scores.values()]),
+        )
         for row, scores, means in zip(rows, source_cells, group_cells, strict=True)
     ]
-    return Table(*key, sources, groups, tuple(sorted(ranked, key=_order)))
+    return Table(*key, sources, groups, metrics, tuple(sorted(ranked, key=_order)))
 
 
 def _rank_columns(rows: Sequence[dict[str, Cell]], columns: Sequence[str]) -> list[dict[str, Cell]]:

@@ -83,7 +83,14 @@ class CNAPs(nn.Module):
         return LinearTask(body, weight, bias)
 
     def classify(self, state: LinearTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+        """Apply the generated classifier to query images."""
+        return self.logits(state, self.features(state, images))
+
+    def features(self, state: LinearTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
+        """Compute modulated features of query images."""
+        return self.body.features(state.body, images)
+
+    def logits(self, state: LinearTask, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
         """Apply the generated classifier to modulated query features."""
-        features = self.body.features(state.body, images)
         with full_precision(features):
             return torch.addmm(state.bias, features, state.weight.T)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,8 @@ class ProtoNets(nn.Module):
     Classes are the means of their support features; queries go to the nearest. The whole backbone is learned, nothing
     in it is adapted to the task.
     """
+
+    task_free_features: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -73,8 +75,16 @@ class ProtoNets(nn.Module):
             return Prototypes(class_means(features, support.labels, support.way))
 
     def classify(self, state: Prototypes, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
+        """Compare query images with the prototypes."""
+        return self.logits(state, self.features(state, images))
+
+    def features(self, state: Prototypes, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
+        """Compute features of query images."""
+        del state
+        return cast("Tensor", self.backbone(images))
+
+    def logits(self, state: Prototypes, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
         """Compare query features with the prototypes."""
-        features = cast("Tensor", self.backbone(images))
         with full_precision(features):
             if self.metric == "cosine":
                 return self.logit_scale * normalize(features, dim=1) @ normalize(state.means, dim=1).T

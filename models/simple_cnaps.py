@@ -71,7 +71,14 @@ class SimpleCNAPs(nn.Module):
         return GaussianTask(body, classes)
 
     def classify(self, state: GaussianTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Score queries by negative squared Mahalanobis distance."""
-        features = self.body.features(state.body, images)
+        """Score query images by negative squared Mahalanobis distance."""
+        return self.logits(state, self.features(state, images))
+
+    def features(self, state: GaussianTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
+        """Compute modulated features of query images."""
+        return self.body.features(state.body, images)
+
+    def logits(self, state: GaussianTask, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
+        """Score query features by negative squared Mahalanobis distance."""
         with full_precision(features):
             return -self.logit_scale * mahalanobis_squared(state.classes, features)

@@ -18,7 +18,7 @@ from lite_bench.datasets.vtab_md.records import FOLDER
 from lite_bench.datasets.vtab_md.standins import write_source
 from lite_bench.datasets.vtab_md.vtab_data import TFDS_FOLDER, PreparedData, Sun397Data
 from lite_bench.harness.data import IndexedSource, Notify, SourceStatus
-from lite_bench.harness.errors import RunError
+from lite_bench.harness.errors import RunError, UsageError
 
 IMAGE_FOLDER = "sun397-folder"
 
@@ -95,23 +95,29 @@ class VtabMdData:
     def _chosen(self, sources: Sequence[str]) -> Iterator[SourceKeeper]:
         return (each for name, each in (self._sources | self._others).items() if not sources or name in sources)
 
-    def synthesise(self, output: Path, *, seed: int, workers: int, notify: Notify) -> None:
+    def synthesise(
+        self, output: Path, *, seed: int, workers: int, notify: Notify, image_size: int | None = None
+    ) -> str:
         """See `DataKeeper.synthesise`."""
+        if image_size is not None:
+            raise UsageError("The images of these data sets have sizes of their own; leave out --image-size.")
         output = output.expanduser()
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise RunError(f"{output} is not an empty folder; name a new one for the stand-ins.")
+        flags = f"--data-dir {output}"
         jobs = standin_jobs(output, seed)
         if workers == 1:
             for number, job in enumerate(jobs, start=1):
                 job()
                 notify("stand-ins", number, len(jobs), "data sets")
-            return
+            return flags
         # Spawned, because a fork would copy the locks of this process's threads in whatever state they are.
         with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn")) as pool:
             pending = [pool.submit(job) for job in jobs]
             for number, done in enumerate(as_completed(pending), start=1):
                 done.result()
                 notify("stand-ins", number, len(jobs), "data sets")
+        return flags
 
 
 def standin_jobs(output: Path, seed: int) -> list[partial[None]]:

@@ -16,6 +16,7 @@ from lite_bench.harness.cli.evaluate import evaluate_command
 from lite_bench.harness.cli.gradients import gradients
 from lite_bench.harness.cli.info import info
 from lite_bench.harness.cli.listing import list_objects
+from lite_bench.harness.cli.predictions import predictions
 from lite_bench.harness.cli.profile import profile
 from lite_bench.harness.cli.quickstart import quickstart
 from lite_bench.harness.cli.train import train
@@ -64,6 +65,7 @@ def build_app() -> typer.Typer:
     app.command("eval")(evaluate_command)
     app.command("gradients")(gradients)
     app.command("profile")(profile)
+    app.command("predictions")(predictions)
     app.add_typer(data)
     app.command("list")(list_objects)
     app.command("info")(info)

@@ -181,6 +181,9 @@ def synth(
     suite: Annotated[str, typer.Argument(help="Benchmark to imitate.")],
     output_dir: DataOutputFlag,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the images.")] = 0,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=8, help="Side of the images, for a benchmark of several sizes.")
+    ] = None,
     workers: WorkersFlag = CORES,
 ) -> None:
     """Write small stand-ins of a benchmark's data in exactly its own on-disk form, to try everything offline.
@@ -191,5 +194,7 @@ def synth(
     """
     ((name, keeper),) = keepers(suite)
     with Progressor("writing stand-ins") as progress:
-        keeper.synthesise(output_dir, seed=seed, workers=workers, notify=progress.update)
-    say(f"Stand-ins of {name}: {output_dir}\nNext: lite-bench eval protonets --suite {name} --data-dir {output_dir}")
+        used_by = keeper.synthesise(
+            output_dir, seed=seed, workers=workers, notify=progress.update, image_size=image_size
+        )
+    say(f"Stand-ins of {name}: {output_dir}\nNext: lite-bench eval protonets --suite {name} {used_by}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lite_bench.harness.cli import flags
-from lite_bench.harness.cli.output import Progressor, print_json, print_table, say
+from lite_bench.harness.cli.output import Progressor, say
+from lite_bench.harness.cli.report import report
 from lite_bench.harness.errors import InterruptedRunError, LiteBenchError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from lite_bench.harness.records import Manifest
     from lite_bench.harness.runs import RunFolder, Status
     from lite_bench.harness.settings import Settings
-    from lite_bench.harness.statistics import Summary
-
-
-DASH = "–"
-DIGEST_SHOWN = 12
-"""Characters of a task list's digest in a table; records and JSON have it whole."""
 
 
 def evaluate_command(
@@ -64,6 +59,10 @@ def evaluate_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of another evaluation in the same run.")
     ] = False,
+    keep_predictions: Annotated[
+        bool,
+        typer.Option("--keep-predictions", help="Keep the predicted classes of videos; see `lite-bench predictions`."),
+    ] = False,
     output_dir: flags.OutputDirFlag = Path("runs"),
     run_name: flags.RunNameFlag = None,
     config: flags.ConfigFlag = None,
@@ -80,8 +79,9 @@ def evaluate_command(
         "workers": workers, "limit": limit,
     }  # fmt: skip
     run, manifest = run_evaluation(
-        learner, checkpoint, given, config, output_dir, run_name, seed=seed, overwrite=overwrite
-    )
+        learner, checkpoint, given, config, output_dir, run_name,
+        seed=seed, overwrite=overwrite, keep_predictions=keep_predictions,
+    )  # fmt: skip
     report(run, manifest, as_json=json)
 
 
@@ -95,6 +95,7 @@ def run_evaluation(
     *,
     seed: int = 0,
     overwrite: bool = False,
+    keep_predictions: bool = False,
 ) -> tuple[RunFolder, Manifest]:
     """Find what to evaluate, evaluate it, and give the run folder and what was measured.
 
@@ -107,6 +108,7 @@ def run_evaluation(
         run_name: name of the run folder of an untrained learner.
         seed: seed of the list of tasks.
         overwrite: replace results of another evaluation.
+        keep_predictions: keep the predicted classes of groups of queries.
 
     Raises:
         UsageError: arguments contradict each other.
@@ -120,7 +122,7 @@ def run_evaluation(
     else:
         run, evaluation, suite = _existing(learner, checkpoint, given, output_dir)
     try:
-        manifest = _evaluate(evaluation, suite, run, seed, overwrite)
+        manifest = _evaluate(evaluation, suite, run, seed, overwrite=overwrite, keep_predictions=keep_predictions)
     except KeyboardInterrupt as error:
         _close(run, "interrupted")
         raise InterruptedRunError(f"Stopped; the finished tasks are kept. {_how_to_go_on(run)}") from error
@@ -146,7 +148,9 @@ def _close(run: RunFolder, status: Status) -> None:
             run.set_status(status, finished=now_text())
 
 
-def _evaluate(evaluation: Evaluation, suite: Suite, run: RunFolder, seed: int, overwrite: bool) -> Manifest:
+def _evaluate(
+    evaluation: Evaluation, suite: Suite, run: RunFolder, seed: int, *, overwrite: bool, keep_predictions: bool
+) -> Manifest:
     from lite_bench.harness.evaluation import evaluate
 
     with Progressor("evaluating") as progress:
@@ -159,7 +163,10 @@ def _evaluate(evaluation: Evaluation, suite: Suite, run: RunFolder, seed: int, o
             detail = f"acc {sum(accuracies) / len(accuracies):.1%}" if accuracies else ""
             progress.update(source, done, total, detail)
 
-        return evaluate(evaluation, suite, run.path, seed=seed, overwrite=overwrite, notify=notify)
+        return evaluate(
+            evaluation, suite, run.path,
+            seed=seed, overwrite=overwrite, keep_predictions=keep_predictions, notify=notify,
+        )  # fmt: skip
 
 
 def _untrained(
@@ -275,72 +282,3 @@ def _evaluation(assembly: Assembly, settings: Settings, checkpoint: str | None =
     return Evaluation(
         assembly.learner, assembly.module, assembly.estimator, settings, assembly.device, checkpoint or UNTRAINED, say
     )
-
-
-def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:
-    """Print mean and 95 % interval per source and group, and write the run's own leaderboard."""
-    from lite_bench.harness.records import read_results
-    from lite_bench.harness.statistics import summarise
-
-    (results,) = [each for each in read_results(run.path) if each.manifest.suite == manifest.suite]
-    summary = summarise(results.manifest, results.records)
-    if as_json:
-        print_json({"run": str(run.path), "suite": manifest.suite, **_plain(summary, manifest)})
-    else:
-        columns = ["source", "accuracy (95 % interval)", "tasks", "task list"]
-        print_table(columns, _rows(summary, manifest), title=manifest.suite)
-        _name_missing(manifest, summary)
-    write_leaderboard(run.path, [run.path])
-    say(f"Results: {run.path}\nNext: lite-bench leaderboard {run.path.parent.parent}")
-
-
-def write_leaderboard(folder: Path, paths: list[Path]) -> Path:
-    """Write ``leaderboard.md`` of all results under ``paths`` to ``folder``; gives its path."""
-    from lite_bench.harness.registry import COMMANDS
-
-    path = folder / "leaderboard.md"
-    COMMANDS.load("leaderboard")(paths, output=path)
-    return path
-
-
-def _name_missing(manifest: Manifest, summary: Summary) -> None:
-    names = ", ".join(name for name in manifest.missing if not summary.sources[name].done)
-    if names:
-        say(f"Not evaluated, because their data is missing: {names}. See `lite-bench data status`.")
-
-
-def _rows(summary: Summary, manifest: Manifest) -> list[list[str]]:
-    rows = []
-    for name, score in summary.sources.items():
-        text = DASH if score.estimate is None else percent(score.estimate.mean, score.estimate.half_width)
-        if score.estimate is None and name in manifest.missing:
-            text = "missing"
-        rows.append([name, text, f"{score.done}/{score.protocol}", manifest.digests.get(name, "")[:DIGEST_SHOWN]])
-    for name, group in summary.groups.items():
-        rows.append([f"mean: {name}", DASH if group is None else percent(group.mean, group.half_width), "", ""])
-    return rows
-
-
-def percent(mean: float, half_width: float | None) -> str:
-    """Write a fraction and its half width as ``98.7 ± 0.3`` percent."""
-    return f"{100 * mean:.2f}" + ("" if half_width is None else f" ± {100 * half_width:.2f}")
-
-
-def _plain(summary: Summary, manifest: Manifest) -> dict[str, Any]:
-    sources = {
-        name: {
-            "accuracy": score.estimate and score.estimate.mean,
-            "half_width": score.estimate and score.estimate.half_width,
-            "done": score.done,
-            "expected": score.expected,
-            "protocol": score.protocol,
-            "missing": manifest.missing.get(name),
-            "task_list": manifest.digests.get(name),
-        }
-        for name, score in summary.sources.items()
-    }
-    groups = {
-        name: group and {"accuracy": group.mean, "half_width": group.half_width}
-        for name, group in summary.groups.items()
-    }
-    return {"partial": summary.partial, "sources": sources, "groups": groups}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lite_bench.harness.cli.evaluate import run_evaluation, write_leaderboard
+from lite_bench.harness.cli.evaluate import run_evaluation
 from lite_bench.harness.cli.output import say
+from lite_bench.harness.cli.report import write_leaderboard
 from lite_bench.harness.cli.train import start_training
 from lite_bench.harness.errors import RunError
 

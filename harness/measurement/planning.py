@@ -14,6 +14,7 @@ import torch
 
 from lite_bench.harness.assembly import Assembly, build_estimator, check_estimator_fits, precision_context, seeded
 from lite_bench.harness.buffers import kept_buffers
+from lite_bench.harness.clips import frames_per_item
 from lite_bench.harness.core import Episode
 from lite_bench.harness.errors import UsageError
 from lite_bench.harness.measurement.peak import measure_peak, resident_bytes
@@ -124,19 +125,21 @@ class _Search:
     def __post_init__(self) -> None:
         self.trials: list[Trial] = []
         self.n = len(self.episode.support.labels)
+        self.frames = frames_per_item(self.episode.support.images)
         self.automatic = self.settings.lite_h == "auto"
         self.base = self._bytes_before()
 
     def run(self) -> Plan:
         """Choose the support chunk together with an equal query batch, then the query batch."""
         check_estimator_fits(self.assembly.module.train(), build_estimator(self.settings.changed(lite_h=1)))
-        largest = max(self.n, self.episode.n_query)
+        n_query = self.episode.n_query * self.frames
+        largest = max(self.n * self.frames, n_query)
         best = self._grow([BatchSizes(size, size) for size in doubling(FIRST, largest)])
         if best is None:
             best = self._grow([BatchSizes(size, size) for size in (1, 2)])
         if best is None:
             self._refuse()
-        beyond = {*doubling(2 * best.sizes.query, self.episode.n_query), self.episode.n_query}
+        beyond = {*doubling(2 * best.sizes.query, n_query), n_query}
         queries = sorted(size for size in beyond if size > best.sizes.query)
         smaller = [size for size in (best.sizes.query // 2,) if size >= 1]
         for candidates in (queries, smaller):
@@ -147,7 +150,7 @@ class _Search:
         """Try sizes in order until one does not fit or two in a row are no faster; gives the best so far."""
         slower = 0
         for sizes in candidates:
-            h = min(sizes.chunk, self.n) if self.automatic else self.settings.h
+            h = min(max(1, sizes.chunk // self.frames), self.n) if self.automatic else self.settings.h
             trial = self._try(sizes, h)
             if not trial.fits:
                 break

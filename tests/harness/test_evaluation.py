@@ -15,8 +15,9 @@ import torch
 from lite_bench.harness.assembly import assemble
 from lite_bench.harness.core import Record, Suite
 from lite_bench.harness.errors import RunError
-from lite_bench.harness.evaluation import Evaluation, Score, evaluate
+from lite_bench.harness.evaluation import Evaluation, evaluate
 from lite_bench.harness.records import read_manifest, read_records, read_results, records_path, results_folder
+from lite_bench.harness.scoring import Score
 from lite_bench.harness.settings import Settings
 from tests.harness.small import TASK, Killed, small_settings, small_suite
 
