@@ -10,7 +10,7 @@ import typer
 
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, say
-from lite_bench.harness.cli.report import report
+from lite_bench.harness.cli.results import report
 from lite_bench.harness.errors import InterruptedRunError, LiteBenchError, RunError, UsageError
 
 if TYPE_CHECKING:

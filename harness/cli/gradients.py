@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,8 @@ DEFAULT_H = "1,5,10,20,40,80"
 DEFAULT_GRADIENTS = "exact,lite,lite-stratified,lite-importance,subsample,lite-code,lite-paper"
 DEFAULT_DRAWS = 64
 PANEL = "Study"
+TASK_SIZE = {"way": 10, "shot": 10}
+"""Of tasks that the command line does not say the size of."""
 
 
 def gradients(
@@ -41,8 +44,8 @@ def gradients(
     ] = None,
     suite: flags.SuiteFlag = None,
     suite_option: flags.SuiteOptionFlag = None,
-    way: flags.WayFlag = 10,
-    shot: flags.ShotFlag = 10,
+    way: flags.WayFlag = None,
+    shot: flags.ShotFlag = None,
     query: flags.QueryFlag = None,
     data_dir: flags.DataDirFlag = None,
     backbone: flags.BackboneFlag = None,
@@ -92,15 +95,33 @@ def gradients(
 
     cases_asked = {"gradient": names_of(gradient), "h": numbers_of(h, "--h"), "precision": precisions_of(precision)}
     given: dict[str, Any] = {
-        "suite": suite, "suite_options": flags.suite_options(suite_option, way, shot, query), "data_dir": data_dir,
-        "backbone": backbone, "pretrained": pretrained, "weights": weights, "params": flags.learner_params(param),
-        "batch_size": batch_size, "device": device, "seed": seed,
+        "suite": suite, "data_dir": data_dir, "backbone": backbone, "pretrained": pretrained, "weights": weights,
+        "suite_options": with_task_size(
+            suite or suite_of(checkpoint), flags.suite_options(suite_option, way, shot, query)
+        ),
+        "params": flags.learner_params(param), "batch_size": batch_size, "device": device, "seed": seed,
         "image_size": image_size or (None if checkpoint else 84),
     }  # fmt: skip
     settings, opened, assembly = _subject(learner, checkpoint, given)
     content = study(settings, opened, assembly, cases_asked, draws, tasks)
     folder = output_dir or Path("gradients") / file_name(f"{settings.learner}-{settings.backbone}-{opened.image_size}")
     publish(folder, "gradients", content, markdown, plot_gradients, as_json=json)
+
+
+def suite_of(checkpoint: Path | None) -> str | None:
+    """Name the suite of the run that ``checkpoint`` belongs to, if there is one."""
+    from lite_bench.harness.runs import open_run
+
+    return open_run(checkpoint).settings().suite if checkpoint is not None else None
+
+
+def with_task_size(suite: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Add the default way and shot to a suite's options; one that has no such options makes tasks of its own size."""
+    from lite_bench.harness.options import option_parameters
+    from lite_bench.harness.registry import SUITES
+
+    known = TASK_SIZE if suite is None else option_parameters(SUITES.load(re.split("[:@]", suite)[0]))
+    return {**{name: value for name, value in TASK_SIZE.items() if name in known}, **options}
 
 
 def _subject(learner: str | None, checkpoint: Path | None, given: dict[str, Any]) -> tuple[Settings, Suite, Assembly]:

@@ -12,7 +12,7 @@ import typer
 
 from lite_bench.harness.cli.evaluate import run_evaluation
 from lite_bench.harness.cli.output import say
-from lite_bench.harness.cli.report import write_leaderboard
+from lite_bench.harness.cli.results import write_leaderboard
 from lite_bench.harness.cli.train import start_training
 from lite_bench.harness.errors import RunError
 
