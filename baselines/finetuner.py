@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from lite_bench.harness.core import Encode, Support
+from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import Backbone
+from lite_bench.models.normalisation import fix_batch_statistics
 from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
@@ -27,10 +29,16 @@ class LinearHead:
 class FineTuner(nn.Module):
     """The FineTuner of Massiceti et al., ORBIT, ICCV 2021, and of Table 1 of the LITE paper.
 
-    A zero-initialised linear head is fitted to the support set by full-batch gradient steps; the backbone is frozen, in
-    evaluation mode, and never meta-trained. Features of a frozen body never change, so they are computed once;
-    ``recompute=true`` runs the body at every step, as the published costs count it, with the same answer.
+    A zero-initialised linear head is fitted to the support set by full-batch gradient steps; the backbone is frozen and
+    in evaluation mode. Features of a frozen body never change, so they are computed once; ``recompute=true`` runs the
+    body at every step, as the published costs count it, with the same answer.
+
+    The backbone is never meta-trained, unless by ``pretrain_classes``: training is then supervised classification of
+    the queries by one linear head for all tasks, whose labels must mean the same classes in each (the 84-pixel
+    FineTuner of Table 1). Evaluation is as without.
     """
+
+    task_free_features: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -40,6 +48,8 @@ class FineTuner(nn.Module):
         inner_lr: float = 0.1,
         optimizer: Literal["sgd", "adam"] = "sgd",
         recompute: bool = False,
+        pretrain_classes: int = 0,
+        batch_statistics: bool = False,
     ) -> None:
         """Set up the learner.
 
@@ -49,23 +59,46 @@ class FineTuner(nn.Module):
             inner_lr: their learning rate; 0.1 with SGD, 0.001 in the later Adam variant.
             optimizer: of the head.
             recompute: run the backbone at every step instead of once.
+            pretrain_classes: classes that all training tasks have in common, to train the backbone on; 0 never trains
+                it.
+            batch_statistics: BatchNorm normalises with the statistics of the queries it sees while pre-training, as
+                the published pre-training does; needs ``--gradient full``. Otherwise it uses fixed statistics.
+
+        Raises:
+            UsageError: ``pretrain_classes`` is negative, or ``batch_statistics`` are asked for without it.
         """
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
+        if pretrain_classes < 0:
+            raise UsageError(f"-P pretrain_classes={pretrain_classes} is not usable: give a number of classes, or 0.")
+        if batch_statistics and not pretrain_classes:
+            raise UsageError(
+                "-P batch_statistics=true is for pre-training, but the backbone is frozen; give -P pretrain_classes=N "
+                "too, or leave it out."
+            )
+        self.backbone = backbone.requires_grad_(pretrain_classes > 0)
         self.steps = steps
         self.inner_lr = inner_lr
         self.optimizer = optimizer
         self.recompute = recompute
+        self.pretrain_classes = pretrain_classes
+        self.batch_statistics = batch_statistics
+        if pretrain_classes:
+            self.head = new_head(backbone.features, pretrain_classes)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> FineTuner:
-        """Switch mode; the frozen backbone stays in evaluation mode."""
+        """Switch mode; a frozen backbone stays in evaluation mode, and its BatchNorm unless it trains on batches."""
         super().train(mode)
-        self.backbone.eval()
+        if not self.pretrain_classes:
+            self.backbone.eval()
+        elif not self.batch_statistics:
+            fix_batch_statistics(self.backbone)
         return self
 
     def adapt(self, support: Support, encode: Encode) -> LinearHead:
-        """Fit the head."""
+        """Fit a head; while pre-training, give the learned one, whatever the support set."""
+        if self.pretrain_classes and self.training:
+            return self._learned_head(support.way)
         features = encode(self.backbone, support.images).detach()
         weight = features.new_zeros(support.way, features.shape[1], requires_grad=True)
         bias = features.new_zeros(support.way, requires_grad=True)
@@ -80,8 +113,38 @@ class FineTuner(nn.Module):
             optimizer.step()
         return LinearHead(weight.detach(), bias.detach())
 
+    def _learned_head(self, way: int) -> LinearHead:
+        """Give the head that all training tasks share.
+
+        Raises:
+            UsageError: a task has another number of classes.
+        """
+        if way != self.pretrain_classes:
+            raise UsageError(
+                f"-P pretrain_classes={self.pretrain_classes} does not fit a training task of {way} classes: all "
+                "training tasks must have the same classes, so choose training labels of the suite for which that is "
+                "so, and give their number."
+            )
+        return LinearHead(self.head.weight, self.head.bias)
+
     def classify(self, state: LinearHead, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the fitted head."""
-        features = self.backbone(images)
+        """Apply the fitted head to query images."""
+        return self.logits(state, self.features(state, images))
+
+    def features(self, state: LinearHead, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
+        """Compute features of query images."""
+        del state
+        return cast("Tensor", self.backbone(images))
+
+    def logits(self, state: LinearHead, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
+        """Apply the fitted head to query features."""
         with full_precision(features):
             return linear(features, state.weight, state.bias)
+
+
+def new_head(features: int, classes: int) -> nn.Linear:
+    """Make a linear classifier with weights by Kaiming's uniform rule over the fan-out and no bias at first."""
+    head = nn.Linear(features, classes)
+    nn.init.kaiming_uniform_(head.weight, mode="fan_out")
+    nn.init.zeros_(head.bias)
+    return head

@@ -33,12 +33,14 @@ class Assembly:
         module: the same object as a module, on ``device``.
         estimator: supplies gradients, or the plain forward in an evaluation.
         device: where to run.
+        backbone: the part of ``module`` that was built as its backbone, if that is known.
     """
 
     learner: Learner
     module: nn.Module
     estimator: Estimator
     device: torch.device
+    backbone: nn.Module | None = None
 
 
 def assemble(settings: Settings, image_size: int, *, weights_follow: bool = False) -> Assembly:
@@ -53,8 +55,8 @@ def assemble(settings: Settings, image_size: int, *, weights_follow: bool = Fals
     use_precision(settings.precision)
     device = choose_device(settings.device)
     estimator = build_estimator(settings)
-    learner, module = build_learner(settings, image_size, weights_follow=weights_follow)
-    return Assembly(learner, module.to(device), estimator, device)
+    learner, module, backbone = _build_parts(settings, image_size, weights_follow=weights_follow)
+    return Assembly(learner, module.to(device), estimator, device, backbone)
 
 
 def choose_suite(data_dir: Path | None) -> tuple[str, str]:
@@ -129,6 +131,12 @@ def build_learner(settings: Settings, image_size: int, *, weights_follow: bool =
     Raises:
         PluginError: it is no `torch.nn.Module` or lacks ``adapt`` or ``classify``.
     """
+    learner, module, _ = _build_parts(settings, image_size, weights_follow=weights_follow)
+    return learner, module
+
+
+def _build_parts(settings: Settings, image_size: int, *, weights_follow: bool) -> tuple[Learner, nn.Module, nn.Module]:
+    """Build a learner, as `build_learner` does, and give the backbone inside it too."""
     factory = LEARNERS.load(settings.learner)
     options = check_options(factory, settings.params, f"learner {settings.learner!r}", "-P")
     pretrained, weights = (False, None) if weights_follow else (settings.pretrained, settings.weights)
@@ -144,7 +152,7 @@ def build_learner(settings: Settings, image_size: int, *, weights_follow: bool =
             f"Learner {settings.learner!r} is a {type(learner).__name__}; it must be a torch.nn.Module with "
             "adapt(support, encode) and classify(state, images)."
         )
-    return learner, learner
+    return learner, learner, backbone
 
 
 def use_signed_pixels(backbone: nn.Module, name: str) -> None:

@@ -210,6 +210,8 @@ class Encode(Protocol):
     """Runs a network over support images; the estimator behind it decides how gradients come back.
 
     An optional method ``finish()`` is called once gradients have come back through `adapt`, and carries on from there.
+    An optional ``mean(network, images) -> [D]`` is the mean of the encodings over the support set, for an estimator
+    that departs from the plain one.
     """
 
     chunk: int

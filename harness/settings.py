@@ -49,7 +49,12 @@ class Settings(BaseModel):
         tasks_per_step: tasks per optimizer step.
         lr: Adam's learning rate; None means the learner's own or 0.001.
         lr_halve_every: halve the learning rate after this many tasks; 0 never does.
+        backbone_lr_scale: factor on the learning rate of the backbone's parameters, where they are learned.
+        epoch: training tasks of an epoch: an optimizer step ends with it even with fewer tasks than
+            ``tasks_per_step``, and every step divides its summed gradient by ``tasks_per_step`` all the same. With 0
+            there are no epochs, and a step takes the mean over its tasks.
         validate_every: training tasks between validations; 0 never validates.
+        validate_from: no validation is due before this many tasks; the first is at a multiple of ``validate_every``.
         validation_tasks: validation tasks per source.
         validate_at_end: validate after the last task too, if it is due.
         checkpoint_seconds: least time between two checkpoints.
@@ -82,7 +87,10 @@ class Settings(BaseModel):
     tasks_per_step: int = Field(16, ge=1)
     lr: float | None = Field(None, gt=0)
     lr_halve_every: int = Field(0, ge=0)
+    backbone_lr_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    epoch: int = Field(0, ge=0)
     validate_every: int = Field(1000, ge=0)
+    validate_from: int = Field(0, ge=0)
     validation_tasks: int = Field(50, ge=1)
     validate_at_end: bool = True
     checkpoint_seconds: float = Field(60.0, ge=0)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from torch import nn
 from lite_bench.harness.assembly import Assembly, check_estimator_fits, precision_context, seeded
 from lite_bench.harness.buffers import copy_buffers, put_back
 from lite_bench.harness.checkpoints import CheckpointInfo, restore, save_checkpoint
+from lite_bench.harness.clips import frames_per_item
 from lite_bench.harness.core import Episode, Suite, Task, stable_key
 from lite_bench.harness.errors import InterruptedRunError, RunError, UsageError
 from lite_bench.harness.evaluation import Evaluation
@@ -37,6 +38,9 @@ from lite_bench.harness.step import TaskOutcome, accumulate_task_gradient
 LOWERED = "batch_sizes_since_step"
 """Entry of ``run.json``: the batch sizes used since a step in which memory ran out."""
 
+LR_SCALE = "lr_scale"
+"""Entry of an optimizer's parameter group: the factor on its learning rate."""
+
 
 @dataclass(frozen=True)
 class StepMetrics:
@@ -47,7 +51,7 @@ class StepMetrics:
         tasks: training tasks seen so far.
         loss: mean task loss of the step.
         accuracy: mean query accuracy of the step, 0 to 1.
-        lr: learning rate of the step.
+        lr: learning rate of the step; the backbone's is this times ``backbone_lr_scale``.
         seconds: wall time of the step.
         images_per_second: support and query images over that time.
         data_wait: share of that time spent waiting for data, 0 to 1.
@@ -85,7 +89,7 @@ class Training:
         settings: everything else.
         run: the run folder.
         reporter: told what happens.
-        optimizer: of the learner's trainable parameters.
+        optimizer: of the learner's trainable parameters, in `parameter_groups`.
         info: how far the run has come.
         lowered: batch sizes to use from a step on, since memory ran out there.
     """
@@ -104,7 +108,8 @@ class Training:
         settings, assembly = self.settings, self.assembly
         self.learner, self.estimator, self.device = assembly.learner, assembly.estimator, assembly.device
         self.module = assembly.module.train()
-        self.optimizer = torch.optim.Adam(trainable(self.module, settings.learner), lr=self._base_lr())
+        groups = parameter_groups(self.module, assembly.backbone, settings.backbone_lr_scale, settings.learner)
+        self.optimizer = torch.optim.Adam(groups, lr=self._base_lr())
         self.info = CheckpointInfo(settings.learner, settings.backbone, self.suite.image_size, 0, 0)
 
     def _base_lr(self) -> float:
@@ -179,11 +184,21 @@ class Training:
         settings = self.settings
         if not settings.validate_every or (tasks == settings.tasks and not settings.validate_at_end):
             return False
+        if tasks - tasks % settings.validate_every < settings.validate_from:
+            return False
         return crossed(self.info.tasks, tasks, settings.validate_every)
 
+    def tasks_of_step(self) -> int:
+        """Count the tasks of the coming step; the last of an epoch, and of all, may have fewer than the others."""
+        settings, done = self.settings, self.info.tasks
+        left = settings.tasks - done
+        if settings.epoch:
+            left = min(left, settings.epoch - done % settings.epoch)
+        return min(settings.tasks_per_step, left)
+
     def _step(self, stream: EpisodeStream, episodes: Iterator[Episode], interruption: threading.Event) -> StepMetrics:
-        settings, start, waited = self.settings, time.perf_counter(), stream.waited
-        number = min(settings.tasks_per_step, settings.tasks - self.info.tasks)
+        start, waited = time.perf_counter(), stream.waited
+        number = self.tasks_of_step()
         buffers = copy_buffers(self.module)
         seen: list[Task] = []  # tasks of this step that the stream has already given
         while True:
@@ -229,8 +244,8 @@ class Training:
                     )
                 )
             if index == 0:
-                self._explain_h(len(episode.support.labels))
-            images += len(episode.support.labels) + episode.n_query
+                self._explain_h(len(episode.support.labels), clips=frames_per_item(episode.support.images) > 1)
+            images += (len(episode.support.labels) + episode.n_query) * frames_per_item(episode.support.images)
             if interruption.is_set():
                 self._stop_within_step(buffers)
         return outcomes, images
@@ -259,15 +274,15 @@ class Training:
             "images carry the same gradients: only rounding (and the masks of dropout) can differ."
         )
 
-    def _explain_h(self, n_support: int) -> None:
+    def _explain_h(self, n_support: int, *, clips: bool) -> None:
         """Say after the first task what its H means: every image, or none and which parts that leaves untrained."""
         h = self.settings.h
         if not getattr(self.estimator, "uses_h", True):
             return
         if h > n_support:
             self.reporter.note(
-                f"Note: --lite-h {h} covers all {n_support} support images of the first task, so every image of such a "
-                "task carries a gradient (with the scale 1) and nothing is saved."
+                f"Note: --lite-h {h} covers all {n_support} support {'clips' if clips else 'images'} of the first task, "
+                "so each one of such a task carries a gradient and nothing is saved."
             )
         untouched = untouched_parts(self.module) if h == 0 else []
         if untouched:
@@ -306,12 +321,13 @@ class Training:
         )
 
     def _apply(self, number: int, lr: float) -> None:
-        """Average the gradients over the tasks of the step and take it."""
+        """Average the gradients over the tasks of the step, or of a whole one where there are epochs, and take it."""
+        divisor = self.settings.tasks_per_step if self.settings.epoch else number
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get(LR_SCALE, 1.0)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    parameter.grad.div_(number)
+                    parameter.grad.div_(divisor)
         self.optimizer.step()
 
     def _measure(
@@ -333,7 +349,7 @@ class Training:
         for source, tasks in self.suite.tasks("validation").items():
             accuracies = []
             for _, score in evaluation.scores(self.suite, tasks[: self.settings.validation_tasks]):
-                accuracies.append(score.accuracy)
+                accuracies.extend(score.values)
                 if interruption.is_set():
                     raise InterruptedRunError(f"Stopped while validating. {self._how_to_go_on()}")
             means[source] = estimate(accuracies).mean
@@ -364,6 +380,35 @@ def trainable(module: nn.Module, name: str) -> list[nn.Parameter]:
             f"Evaluate it directly: lite-bench eval {name}"
         )
     return parameters
+
+
+def parameter_groups(
+    module: nn.Module, backbone: nn.Module | None, backbone_scale: float, name: str
+) -> list[dict[str, Any]]:
+    """Group the parameters to meta-train by the factor on their learning rate, for an optimizer.
+
+    Args:
+        module: the learner.
+        backbone: the part of it that learns at its own rate, if it is known.
+        backbone_scale: factor on the learning rate of that part.
+        name: of the learner, for messages.
+
+    Returns:
+        one group if there is one rate, as in checkpoints from before there were two; else the others' and the
+        backbone's, as far as they have parameters, each with its factor.
+
+    Raises:
+        UsageError: there is nothing to meta-train.
+    """
+    parameters = trainable(module, name)
+    if backbone is None or backbone_scale == 1:
+        return [{"params": parameters}]
+    inside = {id(p) for p in backbone.parameters()}
+    parts = {
+        1.0: [p for p in parameters if id(p) not in inside],
+        backbone_scale: [p for p in parameters if id(p) in inside],
+    }
+    return [{"params": part, LR_SCALE: scale} for scale, part in parts.items() if part]
 
 
 Improves = Callable[[Mapping[str, float], Mapping[str, float] | None], bool]

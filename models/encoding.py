@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lite_bench.harness.clips import per_item
 from lite_bench.models.draws import Rows, draw_importance, draw_stratified
 
 Network = Callable[[Tensor], Tensor]
@@ -136,6 +138,93 @@ class SharedDrawEncode:
         if not len(rows):
             return values
         return values.index_copy(0, rows, encode_recomputed(network, images[rows], self.chunk))
+
+
+def encode_frames(network: Network, items: Tensor, chunk: int) -> Tensor:
+    """Apply ``network``, which maps [n, 3, S, S] to [n, D], to every frame, at most ``chunk`` items at a time.
+
+    Args:
+        network: to run.
+        items: images [N, 3, S, S], or clips [N, T, 3, S, S].
+        chunk: items at a time.
+
+    Returns:
+        [N, D], or [N T, D]: the frames of the first clip, then of the second.
+    """
+    return torch.cat([network(part.flatten(0, -4)) for part in torch.split(items, chunk)])
+
+
+@dataclass
+class CachingEncode:
+    """A pass of the whole support set without gradients that keeps what it computes, call after call, in ``cache``.
+
+    A mean over the support set is taken over all frames, and the values of single frames are kept.
+    """
+
+    chunk: int
+    cache: list[Tensor]
+
+    def __call__(self, network: Network, images: Tensor) -> Tensor:
+        """Encode [N, ...] to [N, D]."""
+        self.cache.append(encode_in_chunks(network, images, self.chunk))
+        return self.cache[-1]
+
+    def mean(self, network: Network, images: Tensor) -> Tensor:
+        """Average over all frames; [D]."""
+        self.cache.append(encode_frames(network, images, self.chunk))
+        return self.cache[-1].mean(0)
+
+
+@dataclass
+class OrbitCodeEncode:
+    """What the released ORBIT code does with clips: one draw for all passes, the values of the rest from a cache.
+
+    Its mean over the support set, the task embedding, mixes up clips and frames: beside all T frames of the H drawn
+    clips it takes N - H single frames, those whose numbers among all N T frames are the numbers of the clips that were
+    not drawn, so frames of about the first N / T clips alone. With T = 1 that is the plain mean. Where no gradient is
+    asked for, as in an evaluation, everything is plain.
+
+    The graph of all drawn clips is kept, as in that code: running their chunks again would count them twice in the
+    running statistics of a BatchNorm.
+
+    Attributes:
+        chunk: items at a time.
+        order: int64 [N], a permutation of the clips.
+        h: how many of its first carry a gradient.
+        cache: what `CachingEncode` kept of the same calls.
+    """
+
+    chunk: int
+    order: Tensor
+    h: int
+    cache: list[Tensor]
+    passes: int = field(default=0, init=False)
+
+    def __call__(self, network: Network, images: Tensor) -> Tensor:
+        """Encode [N, ...] to [N, D]; the drawn rows carry their plain gradient."""
+        if not torch.is_grad_enabled():
+            return encode_in_chunks(network, images, self.chunk)
+        values, drawn = self._cached(), self._drawn(images)
+        if not len(drawn):
+            return values
+        return values.index_copy(0, drawn, encode_in_chunks(network, images[drawn], self.chunk))
+
+    def mean(self, network: Network, images: Tensor) -> Tensor:
+        """Average frames as that code does; [D]."""
+        if not torch.is_grad_enabled():
+            return self(partial(per_item, network), images).mean(0)
+        values, drawn = self._cached(), self._drawn(images)
+        rest = values[self.order[self.h :].to(images.device)]  # rows of frames, by the numbers of clips
+        if not len(drawn):
+            return rest.mean(0)
+        return torch.cat([encode_frames(network, images[drawn], self.chunk), rest]).mean(0)
+
+    def _drawn(self, images: Tensor) -> Tensor:
+        return self.order[: self.h].to(images.device)
+
+    def _cached(self) -> Tensor:
+        self.passes += 1
+        return self.cache[self.passes - 1]
 
 
 @dataclass

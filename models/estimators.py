@@ -15,15 +15,30 @@ from torch import Tensor
 
 from lite_bench.harness.core import Draw, Encode, Support
 from lite_bench.models.draws import draw_covering_rows, draw_rows, draw_stratified, draw_uniform
-from lite_bench.models.encoding import ExactEncode, FullEncode, ImportanceEncode, LiteEncode, SharedDrawEncode
+from lite_bench.models.encoding import (
+    CachingEncode,
+    ExactEncode,
+    FullEncode,
+    ImportanceEncode,
+    LiteEncode,
+    OrbitCodeEncode,
+    SharedDrawEncode,
+)
 
 
 @dataclass(frozen=True)
 class TaskDraw:
-    """One task as an estimator shows it: a support set and a maker of ``encode``."""
+    """One task as an estimator shows it: a support set and a maker of ``encode``.
+
+    Attributes:
+        support: what to adapt to.
+        make: makes an ``encode``.
+        caching: makes the ``encode`` of one pass without gradients ahead of all others, if there is to be one.
+    """
 
     support: Support
     make: Callable[[], Encode]
+    caching: Callable[[], Encode] | None = None
 
     def encode(self) -> Encode:
         """Give a fresh ``encode``."""
@@ -160,3 +175,37 @@ class LitePaper(LiteCode):
     def update_scale(self, n_support: int) -> float:
         """Give N/H (line 11 of Algorithm 1), with H at most N and at least 1."""
         return n_support / max(1, min(self.h, n_support))
+
+
+class LiteOrbitCode(_Estimator):
+    """The released ORBIT code, with clips as support items. Biased; here to repeat published runs, not to train well.
+
+    For every query batch H of the N clips are drawn, the same for all passes; the other values come from one pass ahead
+    without gradients, modulated by the task embedding of all frames. The cross-entropy of each query batch is
+    multiplied by N/H, although only the support path is subsampled, with H as asked, so by less than 1 where N is
+    smaller; the penalty is added as it is, once per query batch; batches are summed. The task embedding of the passes
+    with gradients mixes up clips and frames, see `OrbitCodeEncode`. Source: microsoft/ORBIT-Dataset, branch
+    results-neurips21-paper.
+
+    It claims nothing that batch statistics could make false, and that code trains with them, so they are allowed.
+    """
+
+    name = "lite-orbit-code"
+    per_image = False
+    redraws = True
+    sums_batches = True
+    scales_penalty = False
+
+    def begin(self, support: Support, generator: torch.Generator) -> Draw:
+        """Start on a task."""
+        cache: list[Tensor] = []
+        n = len(support.labels)
+
+        def make() -> Encode:
+            return OrbitCodeEncode(self.chunk, draw_rows(n, n, generator), self.h, cache)
+
+        return TaskDraw(support, make, lambda: CachingEncode(self.chunk, cache))
+
+    def update_scale(self, n_support: int) -> float:
+        """Give N/H, with H as asked and at least 1."""
+        return n_support / max(1, self.h)

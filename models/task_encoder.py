@@ -16,6 +16,13 @@ from lite_bench.models.precision import full_precision
 from lite_bench.models.set_encoder import SMALLEST_IMAGE, SetEncoder, Statistics
 
 
+def mean_encoding(encode: Encode, network: nn.Module, images: Tensor) -> Float[Tensor, " D"]:
+    """Average ``network`` over all support items; an `Encode` may have a mean of its own, a method ``mean``."""
+    own = getattr(encode, "mean", None)
+    mean: Tensor = encode(network, images).mean(0) if own is None else own(network, images)
+    return mean
+
+
 @dataclass(frozen=True)
 class AdaptedBody:
     """A task's modulated backbone: FiLM-folded affine parameters by name."""
@@ -54,7 +61,7 @@ class TaskEncoder(nn.Module):
 
     def adapt(self, support: Support, encode: Encode) -> tuple[AdaptedBody, Float[Tensor, "N D"]]:
         """Modulate the backbone for a task; returns it with the support features it computes."""
-        embedding = encode(self.set_encoder, support.images).mean(0)
+        embedding = mean_encoding(encode, self.set_encoder, support.images)
         with full_precision(embedding):
             film = self.generators(embedding, self.backbone.network)
         return AdaptedBody(film), encode(partial(self.backbone, parameters=film), support.images)

@@ -52,6 +52,10 @@ def test_no_learner_is_named_as_missing() -> None:
         ({"device": "gpu"}, "--device gpu is not usable"),
         ({"image_size": 4}, "--image-size 4 is not usable"),
         ({"tasks": 0}, "--tasks 0 is not usable"),
+        ({"backbone_lr_scale": 0}, "--backbone-lr-scale 0 is not usable: Input should be greater than 0"),
+        ({"backbone_lr_scale": float("inf")}, "--backbone-lr-scale inf is not usable"),
+        ({"epoch": -1}, "--epoch -1 is not usable"),
+        ({"validate_from": -1}, "--validate-from -1 is not usable"),
         ({"tasks": 1.5}, "--tasks 1.5 is not usable"),
         ({"params": 3}, "-P 3 is not usable"),
         ({"limit": -1}, "--limit -1 is not usable"),
@@ -114,6 +118,9 @@ def test_a_file_that_cannot_be_read(content: bytes | None, message: str) -> None
     weights=st.none() | st.sampled_from(["a b.pth", "ä/x.safetensors"]),
     params=st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.booleans() | st.integers() | st.text()),
     seed=st.integers(0, 2**31),
+    backbone_lr_scale=st.floats(1e-12, 1e3),
+    epoch=st.integers(0, 10_000),
+    validate_from=st.integers(0, 10_000),
 )
 def test_a_saved_file_gives_the_same_settings(
     tmp_path_factory: pytest.TempPathFactory, params: dict[str, Any], **values: Any

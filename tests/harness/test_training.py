@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lite_bench.harness.errors import IncompatibleError, InterruptedRunError, Ru
 from lite_bench.harness.runs import RunFolder
 from lite_bench.harness.settings import Settings
 from lite_bench.harness.step import accumulate_task_gradient
-from lite_bench.harness.training import Training, crossed, trainable
+from lite_bench.harness.training import Training, crossed, parameter_groups, trainable
 from tests.harness.small import (
     FLAGS,
     Dropping,
@@ -59,6 +60,18 @@ CASES: dict[str, tuple[Settings, Callable[[Settings], Assembly | None]]] = {
     ),
     "two passes": (
         small_settings(learner="simple_cnaps", image_size=32, gradient="exact", tasks=3, tasks_per_step=2),
+        lambda _: None,
+    ),
+    "two rates, epochs": (
+        small_settings(
+            learner="finetuner",
+            params={"pretrain_classes": 3, "batch_statistics": True},
+            gradient="full",
+            backbone_lr_scale=0.1,
+            epoch=3,
+            validate_from=4,
+            **VALIDATED,
+        ),
         lambda _: None,
     ),
     "dropout": (small_settings(**VALIDATED), dropping),
@@ -231,6 +244,79 @@ def test_a_step_takes_the_mean_gradient_of_its_tasks(tasks: int, tmp_path: Path)
     training.execute()
     for found, expected in zip(gradients(training), task_gradients(settings, list(range(tasks))), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_a_short_step_at_the_end_of_an_epoch_is_divided_like_the_others(tmp_path: Path) -> None:
+    training = prepare(small_settings(tasks=2, tasks_per_step=3, epoch=2), tmp_path)
+    training.execute()
+    for found, expected in zip(gradients(training), task_gradients(training.settings, [0, 1]), strict=True):
+        torch.testing.assert_close(found, expected * 2 / 3)
+
+
+def test_a_step_ends_with_its_epoch(tmp_path: Path) -> None:
+    listener = Listener()
+    prepare(small_settings(tasks=11, tasks_per_step=3, epoch=5), tmp_path, listener=listener).execute()
+    assert [m.tasks for m in listener.steps] == [3, 5, 8, 10, 11]
+
+
+def test_the_steps_of_the_published_orbit_runs(tmp_path: Path) -> None:
+    """`orbit.md` 4.1: 2,200 tasks of an epoch make 138 steps, the last of 8 tasks; 1,380 in all."""
+    training = prepare(small_settings(tasks=22_000, tasks_per_step=16, epoch=2200), tmp_path)
+    steps = []
+    while training.info.tasks < 22_000:
+        steps.append(training.tasks_of_step())
+        training.info = replace(training.info, tasks=training.info.tasks + steps[-1])
+    assert steps == ([16] * 137 + [8]) * 10
+
+
+def test_validation_starts_late(tmp_path: Path) -> None:
+    settings = small_settings(tasks=10, validate_every=2, validate_from=5)
+    run = trained(settings, tmp_path)
+    assert [line["tasks"] for line in timeless(run) if line["validation"] is not None] == [6, 8, 10]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+def test_the_backbone_learns_at_its_own_rate(scale: float, tmp_path: Path) -> None:
+    """The first step of Adam moves every weight that has a gradient by its learning rate."""
+    listener = Listener()
+    settings = small_settings(
+        learner="finetuner", params={"pretrain_classes": 3}, gradient="full", tasks=2, lr=0.01, backbone_lr_scale=scale
+    )
+    training = prepare(settings, tmp_path, listener=listener)
+    before = {name: p.detach().clone() for name, p in training.module.named_parameters()}
+    training.execute()
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in training.module.named_parameters()}
+    assert {name.partition(".")[0] for name in moved} == {"backbone", "head"}
+    for name, distance in moved.items():
+        assert distance == pytest.approx(0.01 * (scale if name.startswith("backbone") else 1), rel=0.01), name
+    assert [m.lr for m in listener.steps] == [0.01]
+
+
+def test_a_learner_that_is_all_backbone_has_one_group_and_reports_the_rate_before_its_factor(tmp_path: Path) -> None:
+    listener = Listener()
+    settings = small_settings(lr=0.01, backbone_lr_scale=0.1, lr_halve_every=2)
+    training = prepare(settings, tmp_path, listener=listener)
+    training.execute()
+    (group,) = training.optimizer.param_groups
+    assert group["lr"] == pytest.approx(0.0005)
+    assert [m.lr for m in listener.steps] == [0.01, 0.005]
+
+
+def test_at_one_rate_the_optimizer_is_as_in_earlier_checkpoints(tmp_path: Path) -> None:
+    """One group of all parameters in the order of the module, without entries of ours."""
+    training = prepare(small_settings(learner="cnaps", image_size=32), tmp_path)
+    (group,) = training.optimizer.param_groups
+    plain = torch.optim.Adam(trainable(training.module, "cnaps"), lr=1e-3)
+    assert group.keys() == plain.param_groups[0].keys()
+    assert [id(p) for p in group["params"]] == [id(p) for p in plain.param_groups[0]["params"]]
+
+
+def test_the_rates_of_a_frozen_backbone_and_of_an_unknown_one() -> None:
+    assembly = assemble(small_settings(learner="cnaps", image_size=32), 32)
+    whole = trainable(assembly.module, "cnaps")
+    (frozen,) = parameter_groups(assembly.module, assembly.backbone, 0.1, "cnaps")
+    assert (frozen["lr_scale"], [id(p) for p in frozen["params"]]) == (1.0, [id(p) for p in whole])
+    assert parameter_groups(assembly.module, None, 0.1, "cnaps") == [{"params": whole}]
 
 
 def test_the_last_step_takes_the_tasks_that_are_left(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from lite_bench.harness.core import Support
+from lite_bench.harness.clips import ItemEncode, started_task
+from lite_bench.harness.core import Episode, Support
 from lite_bench.harness.step import accumulate_task_gradient
-from lite_bench.models.cnaps import CNAPs
+from lite_bench.models.class_statistics import class_means
+from lite_bench.models.cnaps import CNAPs, LinearTask
 from lite_bench.models.draws import Rows, draw_rows, draw_stratified, draw_uniform
 from lite_bench.models.encoding import ExactEncode, encode_in_chunks, encode_with_gradient_rows
 from lite_bench.models.estimators import (
@@ -22,14 +25,17 @@ from lite_bench.models.estimators import (
     Lite,
     LiteCode,
     LiteImportance,
+    LiteOrbitCode,
     LitePaper,
     LiteRedraw,
     LiteStratified,
     Subsample,
 )
-from lite_bench.models.protonets import ProtoNets
-from lite_bench.models.simple_cnaps import SimpleCNAPs
-from tests.models.toys import Factory, build, gradient, tiny_episode
+from lite_bench.models.mahalanobis import fit_class_gaussians
+from lite_bench.models.protonets import ProtoNets, Prototypes
+from lite_bench.models.simple_cnaps import GaussianTask, SimpleCNAPs
+from lite_bench.models.task_encoder import AdaptedBody
+from tests.models.toys import Factory, build, clip_episode, gradient, tiny_episode
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -157,7 +163,7 @@ def test_memory_of_lite_and_exact_does_not_grow_with_the_support_set(factory: Fa
 
 @pytest.mark.parametrize("factory", [ProtoNets, SimpleCNAPs])
 @pytest.mark.parametrize(
-    "estimator", [Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample]
+    "estimator", [Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LiteOrbitCode, LitePaper, Subsample]
 )
 def test_draws_follow_the_generator_alone(factory: Factory, estimator: Any) -> None:
     learner, episode = build(factory), tiny_episode(n=12, way=2)
@@ -292,7 +298,8 @@ def test_lite_paper_scales_the_update() -> None:
 
 
 @pytest.mark.parametrize(
-    "estimator", [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LitePaper, Subsample]
+    "estimator",
+    [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw, LiteCode, LiteOrbitCode, LitePaper, Subsample],
 )
 def test_without_gradients_every_estimator_is_the_plain_forward_in_chunks(estimator: Any) -> None:
     support, sizes = tiny_episode(n=7).support, []
@@ -306,3 +313,165 @@ def test_without_gradients_every_estimator_is_the_plain_forward_in_chunks(estima
         features = draw.encode()(network, draw.support.images)
     assert torch.equal(features, support.images.flatten(1).double())
     assert sizes == [3, 3, 1]
+
+
+def numbered_clips(n: int, frames: int) -> Support:
+    """Clips of one pixel whose frames are numbered; a clip of one frame is an image."""
+    images = torch.arange(n * frames, dtype=torch.uint8).view(n, frames, 1, 1, 1).expand(-1, -1, 3, 1, 1)
+    return Support(images[:, 0] if frames == 1 else images, torch.arange(n) % 2, 2)
+
+
+def frame_counts(support: Support, h: int, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Say how often each frame counts in the mean of `LiteOrbitCode`, and in that of its pass ahead.
+
+    Returns:
+        weights of the frames in the mean with gradients, in the part of it that has one, and in the mean ahead.
+    """
+    n_frames = support.images.flatten(0, -4).shape[0]
+    scale = torch.ones(1, dtype=torch.float64, requires_grad=True)
+
+    def network(images: Tensor) -> Tensor:
+        return torch.eye(n_frames, dtype=torch.float64)[images[:, 0, 0, 0].long()] * scale
+
+    draw = LiteOrbitCode(h, chunk).begin(support, generator())
+    with torch.no_grad():
+        ahead = ItemEncode(draw.caching()).mean(network, support.images)  # type: ignore[attr-defined]  # optional
+    mean = ItemEncode(draw.encode()).mean(network, support.images)
+    with_gradient = [torch.autograd.grad(m, scale, retain_graph=True)[0] for m in mean] if h else mean.detach() * 0
+    return mean.detach(), torch.stack([*with_gradient]).squeeze(), ahead
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_the_orbit_code_mixes_clips_and_frames_in_its_task_embedding(chunk: int) -> None:
+    """`orbit.md` 6.1: N = 12 clips of T = 8, H = 3, so 24 + 9 = 33 rows instead of 96, the 9 from the first 12."""
+    support = numbered_clips(12, 8)
+    mean, with_gradient, ahead = frame_counts(support, 3, chunk)
+    torch.testing.assert_close(ahead, torch.full((96,), 1 / 96, dtype=torch.float64))
+    rows, own = mean * 33, with_gradient * 33
+    assert rows.sum().item() == pytest.approx(33)
+    torch.testing.assert_close(rows, rows.round())
+    drawn = own.view(12, 8).round().sum(1)
+    assert sorted(drawn.tolist()) == [0] * 9 + [8] * 3  # whole clips
+    others = (drawn == 0).nonzero().squeeze(1)
+    expected = torch.zeros(96, dtype=torch.float64)
+    expected[others] = 1
+    torch.testing.assert_close(rows - own, expected)
+
+
+@pytest.mark.parametrize(("frames", "h"), [(1, 0), (1, 3), (1, 12), (1, 20), (8, 12), (8, 20)])
+def test_the_task_embedding_of_the_orbit_code_is_the_plain_mean_for_images_and_where_all_clips_are_drawn(
+    frames: int, h: int
+) -> None:
+    mean, with_gradient, ahead = frame_counts(numbered_clips(12, frames), h, 100)
+    torch.testing.assert_close(mean, torch.full_like(mean, 1 / (12 * frames)))
+    torch.testing.assert_close(ahead, mean)
+    assert int((with_gradient > 0).sum()) == min(h, 12) * frames
+
+
+def test_clips_of_one_frame_are_images() -> None:
+    support = numbered_clips(12, 1)
+    clips = Support(support.images.unsqueeze(1), support.labels, 2)
+    for a, b in zip(frame_counts(support, 3, 2), frame_counts(clips, 3, 2), strict=True):
+        assert torch.equal(a, b)
+
+
+def orbit_code_gradient(learner: Any, episode: Episode, h: int, n_queries: int, seed: int) -> Tensor:
+    """Compute what the released ORBIT code does to a task, step by step as `orbit.md` 4.3 and 6.1 tell it."""
+    source, support = generator(seed), episode.support
+    images, labels, way = support.images, support.labels, support.way
+    n, frames = images.shape[:2]
+    film = None
+
+    def clip_features(clips: Tensor) -> Tensor:
+        backbone = learner.backbone if isinstance(learner, ProtoNets) else learner.body.backbone
+        values: Tensor = backbone(clips.flatten(0, 1), film)
+        return values.view(len(clips), frames, -1).mean(1)
+
+    def film_of(embedding: Tensor) -> dict[str, Tensor] | None:
+        if isinstance(learner, ProtoNets):
+            return None
+        generated: dict[str, Tensor] = learner.body.generators(embedding, learner.body.backbone.network)
+        return generated
+
+    def frame_embeddings(clips: Tensor) -> Tensor:
+        if isinstance(learner, ProtoNets):
+            return torch.zeros(clips.shape[0] * frames, 1)
+        embedded: Tensor = learner.body.set_encoder(clips.flatten(0, 1))
+        return embedded
+
+    def head(features: Tensor, labels: Tensor) -> Any:
+        if isinstance(learner, SimpleCNAPs):
+            return GaussianTask(AdaptedBody(film or {}), fit_class_gaussians(features, labels, way, 1.0, False))
+        means = class_means(features, labels, way)
+        if isinstance(learner, ProtoNets):
+            return Prototypes(means)
+        return LinearTask(AdaptedBody(film or {}), *learner.head(means))
+
+    with torch.no_grad():
+        cached_embeddings = frame_embeddings(images)
+        film = film_of(cached_embeddings.mean(0))
+        cached_features = clip_features(images)
+    (batch,) = episode.query
+    learner.zero_grad(set_to_none=True)
+    parts = zip(torch.split(batch.images, n_queries), torch.split(batch.labels, n_queries), strict=True)
+    for queries, answers in parts:
+        order = torch.randperm(n, generator=source)
+        near, far = order[:h], order[h:]
+        film = film_of(torch.cat([frame_embeddings(images[near]), cached_embeddings[far]]).mean(0))
+        features = torch.cat([clip_features(images[near]), cached_features[far]])
+        state = head(features, torch.cat([labels[near], labels[far]]))
+        loss = n / h * cross_entropy(learner.logits(state, clip_features(queries)), answers)
+        penalty = 0 if isinstance(learner, ProtoNets) else learner.penalty()
+        torch.autograd.backward(loss + penalty)
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+
+
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        (ProtoNets, {}),
+        (ProtoNets, {"batch_statistics": True}),
+        (CNAPs, {"gate_penalty": 0.5}),
+        (SimpleCNAPs, {}),
+        (SimpleCNAPs, {"set_statistics": "batch"}),
+    ],
+)
+@pytest.mark.parametrize("h", [1, 2, 6, 9])
+def test_the_orbit_code_is_what_its_description_says(factory: Factory, options: dict[str, Any], h: int) -> None:
+    """Its gradient, and the running statistics that its passes leave behind."""
+    frames, n_queries, seed = 3, 2, 4
+    learners = [build(factory, **options) for _ in range(2)]
+    episode = clip_episode(6, frames, m=5)
+    found = gradient(learners[0], episode, LiteOrbitCode(h, 100), batch_size=n_queries * frames, seed=seed)
+    expected = orbit_code_gradient(learners[1], episode, h, n_queries, seed)
+    assert expected.norm() > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    for a, b in zip(*(dict(learner.named_buffers()).values() for learner in learners), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("factory", [ProtoNets, CNAPs, SimpleCNAPs])
+def test_the_chunk_never_changes_the_gradient_of_the_orbit_code(factory: Factory) -> None:
+    learner, episode = build(factory), clip_episode(6, 3)
+    whole = gradient(learner, episode, LiteOrbitCode(4, 100))
+    for chunk in (1, 6, 9):
+        torch.testing.assert_close(gradient(learner, episode, LiteOrbitCode(4, chunk)), whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("factory", [ProtoNets, CNAPs, SimpleCNAPs])
+def test_the_orbit_code_is_plain_in_an_evaluation(factory: Factory) -> None:
+    learner, episode = build(factory).eval(), clip_episode(6, 3)
+    (batch,) = episode.query
+    logits = []
+    for estimator in (Full(0, 100), LiteOrbitCode(2, 100)):
+        with torch.no_grad(), started_task(estimator, episode.support, generator()) as draw:
+            state = learner.adapt(draw.support, ItemEncode(draw.encode()))
+            logits.append(learner.classify(state, batch.images[:, 0]))
+    assert torch.equal(*logits)
+
+
+def test_the_orbit_code_scales_the_loss_by_n_over_h_as_asked() -> None:
+    assert LiteOrbitCode(8, 1).update_scale(56) / 16 == 0.4375  # `orbit.md` 7, item 28: of a step of 16 tasks
+    assert LiteOrbitCode(16, 1).update_scale(8) == 0.5
+    assert LiteOrbitCode(0, 1).update_scale(8) == 8

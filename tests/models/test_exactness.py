@@ -29,7 +29,7 @@ from lite_bench.models.estimators import (
 )
 from lite_bench.models.protonets import ProtoNets
 from lite_bench.models.simple_cnaps import SimpleCNAPs
-from tests.models.toys import Factory, Scripted, build, gradient, subsets, tiny_episode
+from tests.models.toys import Factory, Scripted, build, clip_episode, gradient, subsets, tiny_episode
 
 LEARNERS = [ProtoNets, CNAPs, SimpleCNAPs]
 N, H = 5, 2
@@ -43,14 +43,14 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def task_of(factory: Factory, way: int = 2) -> tuple[Any, Episode]:
-    return build(factory), tiny_episode(n=N, way=way)
+def task_of(factory: Factory, way: int = 2, frames: int = 1) -> tuple[Any, Episode]:
+    return build(factory), clip_episode(N, frames, way)
 
 
 @functools.cache
-def independent_draws(factory: Factory, way: int) -> dict[tuple[tuple[int, ...], ...], Tensor]:
+def independent_draws(factory: Factory, way: int, frames: int = 1) -> dict[tuple[tuple[int, ...], ...], Tensor]:
     """Compute the gradient of every combination of one subset per pass, with the factor N/H in each."""
-    learner, episode = task_of(factory, way)
+    learner, episode = task_of(factory, way, frames)
     draws = itertools.product(subsets(N, H), repeat=passes_of(factory))
     return {rows: gradient(learner, episode, Scripted(rows, N)) for rows in draws}
 
@@ -89,12 +89,13 @@ def mean(gradients: dict[Any, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
-@pytest.mark.parametrize("way", [2, N])
-def test_the_mean_of_lite_over_all_draws_is_the_full_gradient(factory: Factory, way: int) -> None:
-    full = gradient(*task_of(factory, way), Full(0, 100))
+@pytest.mark.parametrize(("way", "frames"), [(2, 1), (N, 1), (2, 2)])
+def test_the_mean_of_lite_over_all_draws_is_the_full_gradient(factory: Factory, way: int, frames: int) -> None:
+    """H counts clips, where there are any: all frames of a drawn clip carry a gradient, or none."""
+    full = gradient(*task_of(factory, way, frames), Full(0, 100))
     assert full.norm() > 1e-4
-    assert len(independent_draws(factory, way)) == 10 ** passes_of(factory)
-    assert relative(mean(independent_draws(factory, way)), full) < 1e-10
+    assert len(independent_draws(factory, way, frames)) == 10 ** passes_of(factory)
+    assert relative(mean(independent_draws(factory, way, frames)), full) < 1e-10
 
 
 @pytest.mark.parametrize("factory", [CNAPs, SimpleCNAPs])
@@ -127,13 +128,16 @@ def test_the_named_published_variants_average_to_their_enumeration(factory: Fact
 
 @pytest.mark.parametrize("factory", LEARNERS)
 @pytest.mark.parametrize("estimator", [Lite, LiteRedraw])
-def test_registered_lite_draws_independently_in_every_pass(factory: Factory, estimator: type[Lite]) -> None:
+@pytest.mark.parametrize("frames", [1, 2])
+def test_registered_lite_draws_independently_in_every_pass(
+    factory: Factory, estimator: type[Lite], frames: int
+) -> None:
     """With one query batch `lite` and `lite-redraw` are the same; each draw is a member of the unbiased enumeration."""
     seen = set()
     for seed in range(8):
-        drawn = gradient(*task_of(factory), estimator(H, 100), seed=seed)
+        drawn = gradient(*task_of(factory, frames=frames), estimator(H, 100), seed=seed)
         rows, distance = min(
-            ((rows, relative(drawn, member)) for rows, member in independent_draws(factory, 2).items()),
+            ((rows, relative(drawn, member)) for rows, member in independent_draws(factory, 2, frames).items()),
             key=lambda found: found[1],
         )
         assert distance < 1e-12
@@ -174,12 +178,12 @@ def test_the_mean_of_stratified_draws_is_the_full_gradient(factory: Factory, cou
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
-@pytest.mark.parametrize("chunk", [1, 100])
+@pytest.mark.parametrize(("chunk", "frames"), [(1, 1), (100, 1), (2, 2)])
 def test_the_mean_of_importance_draws_is_the_full_gradient(
-    factory: Factory, chunk: int, monkeypatch: pytest.MonkeyPatch
+    factory: Factory, chunk: int, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Enumerate one row per pass, each sequence with its probability, which later passes decide for earlier ones."""
-    learner, episode = task_of(factory)
+    learner, episode = task_of(factory, frames=frames)
     full = gradient(learner, episode, Full(0, 100))
     total, certainty = torch.zeros_like(full), 0.0
     for rows in itertools.product(range(N), repeat=passes_of(factory)):
@@ -201,16 +205,18 @@ def test_the_mean_of_importance_draws_is_the_full_gradient(
 
 @pytest.mark.parametrize("factory", LEARNERS)
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_exact_equals_full(factory: Factory, chunk: int) -> None:
-    learner, episode = build(factory), tiny_episode(n=11, way=3)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_exact_equals_full(factory: Factory, chunk: int, frames: int) -> None:
+    learner, episode = build(factory), clip_episode(11, frames, way=3)
     full = gradient(learner, episode, Full(0, 100))
     assert relative(gradient(learner, episode, Exact(0, chunk)), full) < 1e-10
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
 @pytest.mark.parametrize("estimator", [Full, Exact, Lite, LiteStratified, LiteImportance, LiteRedraw])
-def test_the_query_batch_size_never_changes_the_gradient(factory: Factory, estimator: type[Any]) -> None:
-    learner, episode = build(factory), tiny_episode(n=N, m=7)
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_query_batch_size_never_changes_the_gradient(factory: Factory, estimator: type[Any], frames: int) -> None:
+    learner, episode = build(factory), clip_episode(N, frames, m=7)
     h = N if estimator is LiteRedraw else H
     whole = gradient(learner, episode, estimator(h, 3))
     for size in (1, 2, 5):
@@ -218,8 +224,9 @@ def test_the_query_batch_size_never_changes_the_gradient(factory: Factory, estim
 
 
 @pytest.mark.parametrize("factory", LEARNERS)
-def test_lite_with_h_of_at_least_n_is_the_full_gradient(factory: Factory) -> None:
-    learner, episode = build(factory), tiny_episode(n=N)
+@pytest.mark.parametrize("frames", [1, 2])
+def test_lite_with_h_of_at_least_n_is_the_full_gradient(factory: Factory, frames: int) -> None:
+    learner, episode = task_of(factory, frames=frames)
     full = gradient(learner, episode, Full(0, 100))
     kinds: list[Any] = [Lite, LiteStratified, LiteImportance]
     for h, kind in itertools.product((N, N + 5), kinds):

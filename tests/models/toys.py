@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,21 @@ def tiny_episode(n: int = 6, way: int = 2, m: int = 5, seed: int = 0, side: int 
     task = Task("toy@1", "toy", "train", 0, seed)
     batch = QueryBatch(draw(query), query)
     return Episode(task, Support(draw(labels), labels, way), (batch,), m)
+
+
+def clip_episode(n: int, frames: int, way: int = 2, m: int = 5) -> Episode:
+    """A task of ``n`` support clips and ``m`` query clips of ``frames`` frames; of images if that is 1."""
+    episode = tiny_episode(n=n * frames, way=way, m=m * frames)
+    if frames == 1:
+        return episode
+    (batch,) = episode.query
+    support, queries = (x.images.view(-1, frames, *x.images.shape[1:]) for x in (episode.support, batch))
+    return replace(
+        episode,
+        support=Support(support, torch.arange(n) % way, way),
+        query=(QueryBatch(queries, torch.arange(m) % way),),
+        n_query=m,
+    )
 
 
 def build(factory: Factory, seed: int = 0, **options: object) -> Any:
