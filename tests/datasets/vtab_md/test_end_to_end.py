@@ -125,7 +125,7 @@ print("tensorflow" in sys.modules)
     assert run.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", [name for name in recipes() if "/vtab_md_" in name])
 def test_recipes_are_valid_and_keep_the_published_settings(recipe: str, standin: Path) -> None:
     settings = resolve({}, Path(recipe))
     assert settings.tasks_per_step == 16
