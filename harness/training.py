@@ -281,8 +281,8 @@ class Training:
             return
         if h > n_support:
             self.reporter.note(
-                f"Note: --lite-h {h} covers all {n_support} support {'clips' if clips else 'images'} of the first task, "
-                "so each one of such a task carries a gradient and nothing is saved."
+                f"Note: --lite-h {h} covers all {n_support} support {'clips' if clips else 'images'} of the first "
+                "task, so each one of such a task carries a gradient and nothing is saved."
             )
         untouched = untouched_parts(self.module) if h == 0 else []
         if untouched:
