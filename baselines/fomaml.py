@@ -71,7 +71,7 @@ class FirstOrderMAML(nn.Module):
             steps: inner SGD steps per task, in training and test.
             inner_lr: inner learning rate of the head.
             backbone_lr: inner learning rate of the backbone.
-            clamp: elementwise bound on a task's outer gradient.
+            clamp: elementwise bound on a task's outer gradient, before it is divided by the tasks of a step.
         """
         super().__init__()
         self.backbone = backbone

@@ -15,10 +15,12 @@ DASH = "–"
 HEAD = ("Rank", "Learner", "Backbone", "Size", "Training")
 LEFT = ("Learner", "Backbone", "Training")
 CAPTION = (
-    "Accuracy in % ± 95 % interval over tasks. Rank: mean over the sources of the rank in each, where scores "
+    "Accuracy in % ± 95 % interval over {scores}. Rank: mean over the sources of the rank in each, where scores "
     "that do not differ significantly share theirs. **Bold**: best, or not significantly worse."
 )
 
+LATENESS = "frames to recognition"
+RECOGNITION = "Frames to recognition: % of a video's frames before the first that is recognised; lower is better."
 CLUSTERED = (
     "Scores of one user are not independent, which ± takes them to be; in brackets the 95 % interval that resamples "
     "users."
@@ -70,7 +72,9 @@ def _markdown_table(table: Table) -> str:
         *(_markdown_row(row, len(table.rows), notes) for row in table.rows),
     ]
     title = f"## {table.suite}{' (synthetic)' if table.synthetic else ''}"
-    caption = f"{CAPTION} {CLUSTERED}" if table.clustered else CAPTION
+    caption = CAPTION.format(scores="(task, video) scores" if table.metrics else "tasks")
+    caption = f"{caption} {CLUSTERED}" if table.clustered else caption
+    caption = f"{caption} {RECOGNITION}" if any(name.endswith(LATENESS) for name in table.metrics) else caption
     facts = f"Split {table.split}, task seed {table.seed}, data {table.data[:12]}. {caption}"
     listing = [f"- [{number}] {text}" for number, text in enumerate(notes.texts, start=1)]
     blocks = [title, facts, "\n".join(_grid_lines(grid)), "\n".join(listing)]

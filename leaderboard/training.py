@@ -44,8 +44,15 @@ def read_training(run: Path, checkpoint: str) -> Training:
     progress = _read_table(run / "run.json")
     done, asked = _count(progress, "tasks"), _count(config, "tasks")
     tasks = asked if done is None else done
-    parts = [_gradient(config), f"{tasks} tasks" if tasks is not None else "", _seed(config)]
+    parts = [_options(config), _gradient(config), f"{tasks} tasks" if tasks is not None else "", _seed(config)]
     return Training(", ".join(filter(None, parts)) or "trained", _unfinished(progress, done, asked))
+
+
+def _options(config: dict[str, Any]) -> str:
+    """Say which tasks of the suite were trained on; its version is in the table's title."""
+    options = config.get("suite_options")
+    own = options.items() if isinstance(options, dict) else ()
+    return " ".join(f"{name}={value}" for name, value in own if name != "version")
 
 
 def _gradient(config: dict[str, Any]) -> str:

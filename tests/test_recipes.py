@@ -19,7 +19,7 @@ NOTHING = ("tasks", "tasks_per_step", "epoch", "lr", "backbone_lr_scale", "valid
 
 
 class Row(NamedTuple):
-    """A row of Table 1 of the LITE paper (`orbit.md` 3.5 and 4.2).
+    """A row of Table 1 of the LITE paper and of the commands in its authors' README.
 
     Attributes:
         figures: clean frame and video accuracy, clutter frame and video accuracy, in percent.
@@ -127,3 +127,10 @@ def test_the_penalty_is_that_of_a_code_that_does_not_divide_it(name: str) -> Non
     """0.001 for every task; here the gradient of all that a task adds is divided by the tasks of a step."""
     settings, _ = recipe(name)
     assert settings.params["gate_penalty"] / settings.tasks_per_step == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if "fomaml" in name])
+def test_the_clamp_is_that_of_a_code_that_divides_first(name: str) -> None:
+    """10 for a gradient that is divided by the tasks of a step; here it is divided after."""
+    settings, _ = recipe(name)
+    assert settings.params["clamp"] / settings.tasks_per_step == 10

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from lite_bench.datasets.orbit.folders import list_folders, present_splits, unfinished
 from lite_bench.datasets.orbit.frames import read_frame
-from lite_bench.datasets.orbit.layout import ANNOTATIONS_SOURCE, MARKER, found_roots, is_seen, root_name, search_root
+from lite_bench.datasets.orbit.layout import (
+    ANNOTATIONS_SOURCE,
+    MARKER,
+    VARIABLE,
+    found_roots,
+    is_seen,
+    root_name,
+    search_root,
+)
 from lite_bench.datasets.orbit.preparation import RELEASES, PreparationReport, prepare_root
 from lite_bench.datasets.orbit.published import SPLITS, published_users
 from lite_bench.datasets.orbit.scan import open_dataset, scan
@@ -51,15 +59,16 @@ class OrbitData:
     def verify(
         self, sources: Sequence[str], data_dir: Path | None, *, decode: bool, workers: int, notify: Notify
     ) -> dict[str, list[str]]:
-        """See `DataKeeper.verify`; a source that was asked for and is not there is a problem."""
+        """See `DataKeeper.verify`; a source that was asked for and is not there is a problem, and so is other data."""
         found: dict[str, list[str]] = {}
         for size in _chosen(sources, data_dir):
             source = f"{PREFIX}{size}"
             root = search_root(size, data_dir).root
             if root is not None:
                 found[source] = root_problems(root, size, decode=decode, workers=workers, notify=notify)
-            elif sources:
-                status = source_status(size, data_dir)
+                continue
+            status = source_status(size, data_dir)
+            if sources or (status.problem and not found):
                 found[source] = [f"{status.problem or f'{source} was not found;'} {status.next_step}"]
         return found
 
@@ -128,12 +137,14 @@ def source_status(image_size: int, data_dir: Path | None) -> SourceStatus:
     if search.root is None:
         # That there are frames of another size is no problem of this source.
         problem = "" if found_roots(data_dir) else search.problem
+        step = f"{step.rstrip('.')}; if you have these frames, name their folder by --data-dir or {VARIABLE}"
         return SourceStatus(source, SPLITS, "missing", None, search.looked, problem, step)
     if problem := unfinished(search.root):
         return SourceStatus(source, SPLITS, "incomplete", search.root, search.looked, problem, step)
     found = list_folders(search.root)
     if problems := found.problems or _count_problems(search.root, found.videos):
-        step = f"`lite-bench data verify orbit --source {source}` lists all; to get it anew: {step}"
+        use = "" if found.problems else " it can be used as far as it goes;"
+        step = f"`lite-bench data verify orbit --source {source}` lists all;{use} to get it anew: {step}"
         return SourceStatus(source, SPLITS, "incomplete", search.root, search.looked, problems[0], step)
     state: State = "stand-in" if (search.root / MARKER).is_file() else "found"
     return SourceStatus(source, SPLITS, state, search.root, search.looked)

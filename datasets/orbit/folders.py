@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lite_bench.datasets.orbit.layout import LAYOUT, PREPARATION, UNFILTERED_KIND, is_seen, unfiltered
+from lite_bench.datasets.orbit.layout import (
+    LAYOUT,
+    PREPARATION,
+    UNFILTERED_KIND,
+    has_unfiltered_part,
+    is_seen,
+    unfiltered,
+)
 from lite_bench.datasets.orbit.published import SPLITS
 from lite_bench.datasets.orbit.videos import KINDS
 from lite_bench.datasets.workers import for_each
@@ -97,7 +104,9 @@ def list_folders(root: Path) -> Folders:
         found.add(part)
     found.problems += _twice(root, users, "user")
     found.problems += _twice(root, found.videos, "video")
-    found.problems = list(dict.fromkeys(found.problems))  # all of the unfiltered dataset is one problem
+    wrong = unfiltered(root)
+    if wrong in found.problems or has_unfiltered_part(root):
+        found.problems = [wrong]  # whatever else is wrong follows from this
     return found
 
 
@@ -109,7 +118,7 @@ def present_splits(root: Path) -> list[Split]:
 def _list_user(found: Folders, root: Path, place: str) -> None:
     names = found.visit(root, place, "objects")
     if not names:
-        found.problems.append(f"The user {root / place} has no objects; {AGAIN}.")
+        found.problems.append(f"The user {root / place} has no objects; {AGAIN}, or remove the folder.")
     for name in names:
         _list_object(found, root, f"{place}/{name}")
 
@@ -129,10 +138,12 @@ def _list_object(found: Folders, root: Path, place: str) -> None:
     if counts["clean"] < MIN_CLEAN:
         found.problems.append(
             f"The object {root / place} has {counts['clean']} clean videos and needs {MIN_CLEAN}, one to learn from "
-            f"and one to be tested on; {AGAIN}."
+            f"and one to be tested on; {AGAIN}, or remove the object's folder."
         )
     if counts["clutter"] < MIN_CLUTTER:
-        found.problems.append(f"The object {root / place} has no clutter video and needs one; {AGAIN}.")
+        found.problems.append(
+            f"The object {root / place} has no clutter video and needs one; {AGAIN}, or remove the object's folder."
+        )
 
 
 def _unknown_kind(root: Path, place: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lite_bench.datasets.orbit.layout import prepare_command
+from lite_bench.datasets.orbit.layout import prepare_command, root_name
 from lite_bench.datasets.orbit.videos import Video
 from lite_bench.datasets.workers import for_each
 from lite_bench.harness.errors import DataError
@@ -49,9 +49,13 @@ def read_frame(path: Path, size: int, out: np.ndarray | None = None) -> np.ndarr
 
 
 def _wrong_size(path: Path, found: tuple[int, int], size: int) -> str:
+    """Word the problem; where the root's name says the size asked for, either the frame or that name is wrong."""
     width, height = found
-    ways = [f"give --image-size {width}"] if width == height else []
-    if command := prepare_command(size):
+    root = next((folder for folder in path.parents if folder.name == root_name(size)), None)
+    ways = [f"give --image-size {width}"] if width == height and root is None else []
+    if root is not None:
+        ways.append(f"{AGAIN}; if all frames have that size, rename {root}")
+    elif command := prepare_command(size):
         ways.append(f"make frames of that size ({command})")
     return (
         f"The frame {path} is {width}x{height} pixels, not the {size}x{size} asked for; {' or '.join(ways) or AGAIN}."

@@ -35,7 +35,8 @@ PREPARATION = "preparation.json"
 ROOT_NAME = "orbit_benchmark"
 SIZED_NAME = re.compile(rf"{ROOT_NAME}_(\d+)")
 COLLECTOR = re.compile(r"P\d{3}")
-UNFILTERED_KIND = "clutter-pan"
+UNFILTERED_KIND, UNFILTERED_PART = "clutter-pan", "other"
+"""Folders that only the unfiltered dataset has: a kind of videos, and one beside the splits."""
 DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 LAYOUT = "<user>/<object>/{clean,clutter}/<video>/<video>-00001.jpg"
 
@@ -137,8 +138,14 @@ def find_root(image_size: int, data_dir: Path | None) -> Path | None:
 def missing_root(image_size: int, data_dir: Path | None) -> str:
     """Say that no root was found, where it was looked for and what to do."""
     looked = ", ".join(str(place) for place in search_places(image_size, data_dir))
-    looked = looked or f"no place: neither --data-dir nor {VARIABLE} is given"
-    return f"ORBIT's {image_size}-pixel frames were not found (looked in {looked}); see `lite-bench data status orbit`."
+    where = f"looked in {looked}" if looked else f"neither --data-dir nor {VARIABLE} is given"
+    remedy = f"give the folder that holds {root_name(image_size)} as --data-dir"
+    if there := " or ".join(str(size) for size in found_roots(data_dir)):
+        remedy += f", or give --image-size {there}, which is there"
+    return (
+        f"ORBIT's {image_size}-pixel frames were not found ({where}); {remedy}; `lite-bench data status orbit` says "
+        "how to get them."
+    )
 
 
 def found_roots(data_dir: Path | None) -> dict[int, Path]:
@@ -195,9 +202,14 @@ def _names(folder: Path) -> list[str]:
 def unfiltered(place: Path) -> str:
     """Word the problem of a folder that holds the unfiltered dataset."""
     return (
-        f"{place} holds the unfiltered ORBIT dataset; the benchmark has the folders train, validation and test: get it "
-        f"from {PAGE} (see `lite-bench data status orbit`)."
+        f"{place} holds the unfiltered ORBIT dataset, of which the benchmark is a selection; get the benchmark's "
+        f"folders train, validation and test from {PAGE} (see `lite-bench data status orbit`)."
     )
+
+
+def has_unfiltered_part(root: Path) -> bool:
+    """Tell whether a root has the part of the unfiltered dataset that is in no split: a folder of other collectors."""
+    return any(COLLECTOR.fullmatch(name) for name in _names(root / UNFILTERED_PART))
 
 
 def misplaced(place: Path, image_size: int) -> str:

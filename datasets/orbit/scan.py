@@ -135,7 +135,7 @@ def _dataset(root: Path, videos: Sequence[FoundVideo]) -> Dataset:
         users[_split(split)][user] = tuple(_object(root, name, list(of_object)) for name, of_object in objects)
     synthetic = (root / MARKER).is_file()
     compared = {split: users[split] for split in present_splits(root)}
-    return Dataset(root, users, _fingerprint(videos), synthetic, differences(compared, synthetic=synthetic))
+    return Dataset(root, users, _fingerprints(videos), synthetic, differences(compared, synthetic=synthetic))
 
 
 def _split(name: str) -> Split:
@@ -154,11 +154,12 @@ def _object(root: Path, name: str, videos: Sequence[FoundVideo]) -> UserObject:
     return UserObject(name, by_kind["clean"], by_kind["clutter"])
 
 
-def _fingerprint(videos: Iterable[FoundVideo]) -> str:
-    digest = hashlib.sha256()
+def _fingerprints(videos: Iterable[FoundVideo]) -> dict[Split, str]:
+    digests = {split: hashlib.sha256() for split in SPLITS}
     for video in videos:
-        digest.update(os.fsencode(f"{video.place}\0{video.n_frames}\0{video.first_bytes}\n"))
-    return digest.hexdigest()
+        line = f"{video.place}\0{video.n_frames}\0{video.first_bytes}\n"
+        digests[_split(video.place.partition("/")[0])].update(os.fsencode(line))
+    return {split: digest.hexdigest() for split, digest in digests.items()}
 
 
 # --- cache

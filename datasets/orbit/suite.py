@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -102,9 +103,8 @@ class Orbit:
     @staticmethod
     def configured(data_dir: Path | None) -> str | None:
         """Say where frames were found, and of which sizes."""
-        found = found_roots(data_dir)
-        sizes = " and ".join(str(size) for size in found)
-        return f"frames of {sizes} pixels in {next(iter(found.values()))}" if found else None
+        found = [f"frames of {size} pixels in {root}" for size, root in found_roots(data_dir).items()]
+        return " and ".join(found) or None
 
     @property
     def id(self) -> str:
@@ -126,10 +126,21 @@ class Orbit:
         """None: the protocol has no mean over its modes."""
         return {}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the names, the numbers of frames and the sizes of all videos."""
-        return self._data.fingerprint
+        """SHA-256 of the test split.
+
+        Of the published benchmark it is over the videos' names and numbers of frames, which releases of all sizes have
+        in common, because results at 84 and at 224 pixels are compared; of other data it is that of `Dataset`.
+        """
+        if self._data.synthetic or self._data.differences:
+            return self._data.fingerprints["test"]
+        digest = hashlib.sha256()
+        for user, objects in self._data.users.get("test", {}).items():
+            for each in objects:
+                for video in (*each.clean, *each.clutter):
+                    digest.update(os.fsencode(f"{user}/{each.name}/{video.name} {video.n_frames}\n"))
+        return digest.hexdigest()
 
     def class_splits(self) -> dict[Split, list[str]]:
         """List the users of each split."""
@@ -143,7 +154,7 @@ class Orbit:
     @cached_property
     def train_data(self) -> dict[str, SourceData]:
         """What was found of each source to train on."""
-        own = SourceData(self._data.fingerprint, self._data.synthetic)
+        own = SourceData(self._data.fingerprints["train"], self._data.synthetic)
         if not self._data.users.get("train"):
             own = SourceData(missing=self._no_users("train"))
         return dict.fromkeys(self._sources, own)
@@ -152,14 +163,14 @@ class Orbit:
         """Look at the data of a source; in version 2022, at all annotations that decide what is classified."""
         try:
             self._users(split, source)
-            fingerprint = self._digest(source, split) if self._filters else self._data.fingerprint
+            fingerprint = self._digest(source, split) if self._filters else self.fingerprint
         except DataError as error:
             return SourceData(missing=str(error))
         return SourceData(fingerprint, self._data.synthetic)
 
     def _digest(self, source: Kind, split: Split) -> str:
         """Hash the data together with the frames that count of each video that is classified."""
-        digest = hashlib.sha256(self._data.fingerprint.encode())
+        digest = hashlib.sha256(self.fingerprint.encode())
         frames = self._frames_of(split)
         for user in self._data.users[split]:
             for each in self._candidates_of(split, source, user):
@@ -179,7 +190,8 @@ class Orbit:
     def notes(self) -> list[str]:
         """What is missing, how the data differs from what is published, and whether it is a stand-in."""
         notes = [f"Nothing can be tested on {names}: {why}" for why, names in missing(self.source_data)]
-        notes += [f"A training has no validation on {names}: {why}" for why, names in missing(self._validation)]
+        if len(self._sources) == 1:  # with two there is no training
+            notes += [f"A training has no validation on {names}: {why}" for why, names in missing(self._validation)]
         if self._id.endswith("other"):
             named = " ".join(self._data.differences[:DIFFERENCES_NAMED])
             more = len(self._data.differences) - DIFFERENCES_NAMED
@@ -187,6 +199,11 @@ class Orbit:
             notes.append(
                 f"{self._data.root} is not the published benchmark, so that results on it have a column of their own, "
                 f"{self._id}: {named}{rest}"
+            )
+        if self._labels == "cluster":
+            notes.append(
+                f"Training tasks ask for {len(cluster_ranks())} kinds of objects, most of which their support sets "
+                "lack: only a learner with a classifier of its own for all of them can be trained."
             )
         if self._data.synthetic:
             notes.append("Stand-in data: this shows that everything runs, and says nothing about the real benchmark.")
@@ -217,7 +234,9 @@ class Orbit:
 
     def _list(self, source: Kind, split: Split, seed: int) -> list[Task]:
         missing = split == "test" and self.source_data[source].missing
-        users = list(published_users()[split]) if missing else self._users(split, source)
+        # Which users have enough frames is unknown without annotations; all of the published benchmark have.
+        there = list(self._data.users.get(split, ())) or list(published_users()[split])
+        users = there if missing else self._users(split, source)
         n = len(users) * self._rules.tasks_per_user[split]
         return [Task(self._id, source, split, index, seed) for index in range(n)]
 

@@ -61,7 +61,8 @@ class Dataset:
     Attributes:
         root: the folder that holds ``train``, ``validation`` and ``test``.
         users: split -> user -> objects; users and objects in order of (folder) name.
-        fingerprint: SHA-256 over the videos' paths below ``root``, their frame counts and their first frames' sizes.
+        fingerprints: of each split, SHA-256 over the videos' paths below ``root``, their frame counts and their first
+            frames' sizes in bytes.
         synthetic: whether it is a stand-in.
         differences: how it differs from the published benchmark, a sentence each; none if it is as published. Frame
             counts of a stand-in do not count.
@@ -69,7 +70,7 @@ class Dataset:
 
     root: Path
     users: Mapping[Split, Mapping[str, tuple[UserObject, ...]]]
-    fingerprint: str
+    fingerprints: Mapping[Split, str]
     synthetic: bool
     differences: tuple[str, ...]
 

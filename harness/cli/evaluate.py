@@ -11,7 +11,7 @@ import typer
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import Progressor, say
 from lite_bench.harness.cli.results import report
-from lite_bench.harness.errors import InterruptedRunError, LiteBenchError, RunError, UsageError
+from lite_bench.harness.errors import DataError, InterruptedRunError, LiteBenchError, RunError, UsageError
 
 if TYPE_CHECKING:
     from lite_bench.harness.assembly import Assembly
@@ -128,7 +128,7 @@ def run_evaluation(
         raise InterruptedRunError(f"Stopped; the finished tasks are kept. {_how_to_go_on(run)}") from error
     except LiteBenchError as error:
         _close(run, "failed")
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error.__cause__, OSError) or isinstance(error, DataError):
             say(_how_to_go_on(run))
         raise
     _close(run, "finished")
@@ -159,7 +159,7 @@ def _evaluate(
         def notify(source: str, done: int, total: int, record: Record | None) -> None:
             accuracies = correct.setdefault(source, [])
             if record is not None:
-                accuracies.append(record.accuracy)
+                accuracies += [group.frame_accuracy for group in record.groups] or [record.accuracy]
             detail = f"acc {sum(accuracies) / len(accuracies):.1%}" if accuracies else ""
             progress.update(source, done, total, detail)
 

@@ -18,6 +18,7 @@ def predictions(
     run: Annotated[Path, typer.Argument(help="A run that was evaluated with `lite-bench eval --keep-predictions`.")],
     output: Annotated[Path, typer.Option("--output", help="File to write.")],
     suite: flags.SuiteFlag = None,
+    suite_option: flags.SuiteOptionFlag = None,
     source: Annotated[str | None, typer.Option("--source", help="Source, where several were evaluated.")] = None,
     data_dir: flags.DataDirFlag = None,
 ) -> None:
@@ -30,7 +31,9 @@ def predictions(
     from lite_bench.harness.runs import open_run
 
     folder = open_run(run)
-    _, opened = open_suite(on_suite(folder.settings(), {"suite": suite, "data_dir": data_dir}))
+    options = flags.suite_options(suite_option, None, None, None)
+    given = {"suite": suite, "suite_options": options, "data_dir": data_dir}
+    _, opened = open_suite(on_suite(folder.settings(), given))
     form = getattr(opened, "predictions", None)
     if form is None:
         raise UsageError(f"Suite {opened.id} has no file of predictions of its own; name another by --suite.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lite_bench.harness.statistics import Estimate, SourceScore, Summary
 
 DASH = "–"
+UNITS = {"frames to recognition": "frames to recognition (% of a video; lower is better)"}
 DIGEST_SHOWN = 12
 """Characters of a task list's digest in a table; records and JSON have it whole."""
 CLUSTERED = "95 % by cluster"
@@ -69,7 +70,7 @@ def _rows(summary: Summary, manifest: Manifest) -> list[list[str]]:
         tasks = [f"{score.done}/{score.protocol}", manifest.digests.get(name, "")[:DIGEST_SHOWN]]
         for number, (metric, value) in enumerate(_metrics(score, manifest)):
             text = "missing" if value is None and name in manifest.missing else estimate_text(value)
-            cells = [name, *([metric] if with_metrics else []), text]
+            cells = [name, *([UNITS.get(metric, metric)] if with_metrics else []), text]
             cells += [clustered_text(value)] if with_clusters else []
             rows.append([*cells, *(tasks if number == 0 else ["", ""])])
     for name, group in summary.groups.items():

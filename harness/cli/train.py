@@ -232,9 +232,17 @@ def resume_training(path: Path, given: dict[str, Any]) -> None:
 
 
 def open_suite(settings: Settings) -> tuple[Settings, Suite]:
-    """Open the suite of ``settings``, choosing one if none is named and saying which and why."""
+    """Open the suite of ``settings``, choosing one if none is named and saying which and why.
+
+    Raises:
+        UsageError: ``--data-dir`` does not exist, so that data from elsewhere would be used without a word.
+    """
     from lite_bench.harness.assembly import build_suite, choose_suite
 
+    if settings.data_dir is not None and not settings.data_dir.expanduser().exists():
+        raise UsageError(
+            f"--data-dir {settings.data_dir} does not exist; name the folder of the data, or leave it out."
+        )
     name = settings.suite
     if name is None:
         name, reason = choose_suite(settings.data_dir)

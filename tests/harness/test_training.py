@@ -260,7 +260,7 @@ def test_a_step_ends_with_its_epoch(tmp_path: Path) -> None:
 
 
 def test_the_steps_of_the_published_orbit_runs(tmp_path: Path) -> None:
-    """`orbit.md` 4.1: 2,200 tasks of an epoch make 138 steps, the last of 8 tasks; 1,380 in all."""
+    """ORBIT: 2,200 tasks of an epoch make 138 steps, the last of 8 tasks; 1,380 in all."""
     training = prepare(small_settings(tasks=22_000, tasks_per_step=16, epoch=2200), tmp_path)
     steps = []
     while training.info.tasks < 22_000:

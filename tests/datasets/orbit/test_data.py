@@ -91,6 +91,9 @@ def test_what_is_missing_comes_with_command_and_page(tmp_path: Path, shell: Shel
         assert each.looked[0] == tmp_path
         assert each.next_step.startswith(f"lite-bench data prepare {each.source} --from DOWNLOADS --output-dir DATA (")
         assert "https://city.figshare.com/articles/dataset/_/14294597, which states the licence" in each.next_step
+        assert each.next_step.endswith(
+            "if you have these frames, name their folder by --data-dir or ORBIT_BENCHMARK_ROOT"
+        )
         assert each.source in KEEPER.preparable()
     _, err = shell("data", "status", "orbit", "--data-dir", tmp_path)
     assert "orbit: 0 of 2 sources found" in err
@@ -136,7 +139,9 @@ def test_other_counts_than_the_published_ones_are_incomplete(root: Path) -> None
         f"{root / 'train'} has 1 users, 2 objects and {N_VIDEOS['train']} videos, and the benchmark's has 44 users, "
         "278 objects and 2277 videos."
     )
-    assert status.next_step.startswith("`lite-bench data verify orbit --source orbit_84` lists all;")
+    assert status.next_step.startswith(
+        "`lite-bench data verify orbit --source orbit_84` lists all; it can be used as far as it goes; to get it anew: "
+    )
     assert "lite-bench data prepare orbit_84" in status.next_step
 
 
@@ -233,10 +238,12 @@ def test_nobody_calls_absent_data_fine(tmp_path: Path, shell: Shell) -> None:
     assert KEEPER.verify([], tmp_path, decode=True, workers=1, notify=silent) == {}
     (problem,) = problems_of("orbit_224", tmp_path)
     assert problem.startswith("orbit_224 was not found; lite-bench data prepare orbit_224")
+    assert "No data was found to check" in shell.fails("data", "verify", "orbit", "--data-dir", tmp_path, code=1)
     (tmp_path / "test.zip").touch()
     (problem,) = problems_of("orbit_224", tmp_path)
     assert "still packed; unpack them with" in problem
-    assert "No data was found to check" in shell.fails("data", "verify", "orbit", "--data-dir", tmp_path, code=1)
+    out, _ = shell("data", "verify", "orbit", "--data-dir", tmp_path, code=1)
+    assert out.splitlines()[1] == "orbit_224\t1 problems"
 
 
 def test_indexing_counts_videos_and_frames(root: Path, shell: Shell) -> None:

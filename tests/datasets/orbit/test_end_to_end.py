@@ -10,13 +10,13 @@ import pytest
 
 from lite_bench.datasets.orbit.standin import write_standin
 from lite_bench.harness.records import read_results
-from tests.datasets.orbit.trees import write_tree
+from tests.datasets.orbit.trees import Users, write_tree
 from tests.harness.small import Shell
 
 SIDE = 32
 SIZE = ["--suite", "orbit", "--image-size", str(SIDE), "--backbone", "conv4+gn", "--no-pretrained", "--device", "cpu"]
 TIMES = ("adapt_seconds", "classify_seconds")
-USERS = {
+USERS: Users = {
     "train": {
         "P100": {"blue mug": ((9, 8, 4), (10,)), "keys": ((3, 12), (5, 9))},
         "P106": {"cane": ((8, 8), (7,)), "dog toy": ((20, 9), (11,)), "fridge": ((5, 6), (8,))},
@@ -29,7 +29,7 @@ USERS = {
 }
 VIDEOS = {"clean": {"P177": 2, "P198": 3}, "clutter": {"P177": 3, "P198": 3}}
 """Target videos of the test users."""
-TRAINED = {
+TRAINED: dict[str, list[str | Path]] = {
     "protonets": [],
     "simple_cnaps": [],
     "fomaml": ["-P", "steps=2", "-P", "inner_lr=0.1"],
@@ -59,7 +59,7 @@ def timeless(run: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.parametrize("mode", ["clean", "clutter"])
 def test_train_and_evaluate_in_a_mode(learner: str, mode: str, tree: Path, shell: Shell) -> None:
     training = ["--tasks", "3", "--tasks-per-step", "2", "--validate-every", "2", "--validation-tasks", "1"]
-    own = ["-S", f"mode={mode}", "--data-dir", tree, *TRAINED[learner]]
+    own: list[str | Path] = ["-S", f"mode={mode}", "--data-dir", tree, *TRAINED[learner]]
     shell("train", learner, *SIZE, *own, *training, "--lite-h", "4", "--run-name", "a")
     out, err = shell("eval", "--limit", "6", "--json")
     content = json.loads(out)["sources"]
@@ -68,6 +68,8 @@ def test_train_and_evaluate_in_a_mode(learner: str, mode: str, tree: Path, shell
     assert list(content[mode]["metrics"]) == ["video accuracy", "frames to recognition"]
     assert "is not the published benchmark" in err
     run = next(Path("runs").glob("*/a"))
+    board, _ = shell("leaderboard", "runs")
+    assert f"mode={mode}, lite-importance H=4, 3 tasks" in board
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [step["tasks"] for step in steps] == [2, 3]
     assert steps[0]["validation"] is not None
@@ -75,7 +77,7 @@ def test_train_and_evaluate_in_a_mode(learner: str, mode: str, tree: Path, shell
 
 def test_the_machine_does_not_show(tree: Path, shell: Shell) -> None:
     for name, changes in (("a", ["--workers", "1"]), ("b", ["--workers", "3", "--batch-size", "17"])):
-        arguments = ["eval", "finetuner", *SIZE, "--data-dir", tree, "-P", "steps=3", "--limit", "6"]
+        arguments: list[str | Path] = ["eval", "finetuner", *SIZE, "--data-dir", tree, "-P", "steps=3", "--limit", "6"]
         shell(*arguments, *changes, "--run-name", name)
     first, second = (timeless(next(Path("runs").glob(f"*/{name}"))) for name in ("a", "b"))
     assert list(first) == ["clean", "clutter"]
@@ -93,12 +95,23 @@ def test_a_run_takes_up_the_other_mode_later(tree: Path, shell: Shell) -> None:
         "clutter": 1,
     }
     board, _ = shell("leaderboard", "runs")
+    assert "lower is better" in board
     assert "clean: video accuracy" in board
     assert "clutter: frames to recognition" in board
 
 
 def test_the_file_of_the_challenge(tree: Path, shell: Shell) -> None:
-    arguments = ["eval", "protonets", *SIZE, "-S", "mode=clutter", "--data-dir", tree, "--run-name", "a"]
+    arguments: list[str | Path] = [
+        "eval",
+        "protonets",
+        *SIZE,
+        "-S",
+        "mode=clutter",
+        "--data-dir",
+        tree,
+        "--run-name",
+        "a",
+    ]
     shell(*arguments, "--keep-predictions", "--limit", "6")
     _, err = shell("predictions", *Path("runs").glob("*/a"), "--output", "results.json")
     assert "6 of 10 tasks; the evaluation is not finished" in err
@@ -111,8 +124,54 @@ def test_the_file_of_the_challenge(tree: Path, shell: Shell) -> None:
     assert all(label in (0, 1) for frames in first["task_videos"].values() for label in frames.values())
 
 
+def test_the_file_of_a_mode_that_was_not_trained_on(tree: Path, shell: Shell) -> None:
+    shell("eval", "protonets", *SIZE, "-S", "mode=clean", "--data-dir", tree, "--run-name", "a", "--limit", "1")
+    run = next(Path("runs").glob("*/a"))
+    shell("eval", "--checkpoint", run, "-S", "mode=clutter", "--keep-predictions", "--limit", "1")
+    line = shell.fails("predictions", run, "--output", "results.json", code=1)
+    assert "holds no predictions on orbit@2021+data=other" in line
+    shell("predictions", run, "-S", "mode=clutter", "--output", "results.json")
+    assert list(json.loads(Path("results.json").read_text())) == ["P177"]
+
+
+def test_a_data_folder_that_is_not_there_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch, tree: Path) -> None:
+    monkeypatch.setenv("ORBIT_BENCHMARK_ROOT", str(tree))
+    line = shell.fails("eval", "protonets", *SIZE, "--data-dir", "typo", "--limit", "1")
+    assert "--data-dir typo does not exist" in line
+
+
+def test_a_frame_that_does_not_decode_leaves_the_finished_tasks(tree: Path, shell: Shell) -> None:
+    broken = sorted(tree.glob("test/P198/*/clutter/*/*-00005.jpg"))[0]
+    broken.write_bytes(broken.read_bytes()[:60])
+    arguments: list[str | Path] = [
+        "eval",
+        "protonets",
+        *SIZE,
+        "-S",
+        "mode=clutter",
+        "--data-dir",
+        tree,
+        "--run-name",
+        "a",
+    ]
+    _, err = shell(*arguments, code=1)
+    assert str(broken) in err.splitlines()[-1]
+    assert "Go on with: lite-bench eval --checkpoint" in err
+    assert len(timeless(next(Path("runs").glob("*/a")))["clutter"]) == 5
+
+
 def test_pretraining_needs_published_objects(tree: Path, shell: Shell) -> None:
-    arguments = ["train", "finetuner", *SIZE, "-S", "mode=clean", "-S", "train_labels=cluster", "--data-dir", tree]
+    arguments: list[str | Path] = [
+        "train",
+        "finetuner",
+        *SIZE,
+        "-S",
+        "mode=clean",
+        "-S",
+        "train_labels=cluster",
+        "--data-dir",
+        tree,
+    ]
     line = shell.fails(*arguments, "-P", "pretrain_classes=100", "--tasks", "2", code=1)
     assert "No cluster is published for the object" in line
 
@@ -123,7 +182,7 @@ def test_the_whole_benchmark_on_its_stand_in(tmp_path: Path, shell: Shell) -> No
     root = tmp_path / f"orbit_benchmark_{SIDE}"
     write_standin(root, image_size=SIDE, workers=2)
     for mode, scores in (("clean", 905), ("clutter", 1500)):
-        own = [*SIZE, "-S", f"mode={mode}", "--data-dir", root, "--batch-size", "256"]
+        own: list[str | Path] = [*SIZE, "-S", f"mode={mode}", "--data-dir", root, "--batch-size", "256"]
         out, err = shell("eval", "protonets", *own, "--json")
         content = json.loads(out)["sources"][mode]
         assert (content["scores"], content["done"]) == (scores, 85)

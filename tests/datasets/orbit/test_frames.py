@@ -109,6 +109,14 @@ def test_frames_of_another_size_are_not_resized(video: Video) -> None:
     assert "or make frames of that size (`lite-bench data prepare orbit_84 --from" in str(caught.value)
 
 
+def test_a_frame_unlike_its_roots_name_is_no_matter_of_the_image_size(tmp_path: Path) -> None:
+    root = tmp_path / "orbit_benchmark_24"
+    video = write_video(root, "test", "P177", "keys", "clean", 0, 1, 17)
+    with pytest.raises(DataError, match=r"is 17x17 pixels, not the 24x24 asked for; delete the folder") as caught:
+        read_frames([(video, 0)], 24)
+    assert str(caught.value).endswith(f"; if all frames have that size, rename {root}.")
+
+
 def test_no_image_size_is_proposed_for_a_frame_that_is_not_square(video: Video) -> None:
     path = video.folder / video.frame(0)
     buffer = io.BytesIO()

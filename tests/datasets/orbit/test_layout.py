@@ -70,7 +70,14 @@ def test_what_is_missing_says_where_it_was_looked_for(tmp_path: Path) -> None:
     text = missing_root(84, tmp_path)
     assert f"84-pixel frames were not found (looked in {tmp_path}, {tmp_path / 'orbit_benchmark_84'}, " in text
     assert "`lite-bench data status orbit`" in text
-    assert "looked in no place: neither --data-dir nor ORBIT_BENCHMARK_ROOT is given" in missing_root(84, None)
+    assert "give the folder that holds orbit_benchmark_84 as --data-dir; " in text
+    assert "not found (neither --data-dir nor ORBIT_BENCHMARK_ROOT is given); give" in missing_root(84, None)
+
+
+def test_what_is_missing_says_which_sizes_are_there(tmp_path: Path) -> None:
+    for size in (16, 24):
+        write_tree(tmp_path / f"orbit_benchmark_{size}", ONE, size)
+    assert "or give --image-size 16 or 24, which is there; " in missing_root(84, tmp_path)
 
 
 def test_frames_of_another_size_are_not_taken_by_their_folders_name(tmp_path: Path) -> None:
@@ -113,7 +120,9 @@ def test_roots_of_all_sizes_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_unfiltered_dataset_is_named(tmp_path: Path) -> None:
     (tmp_path / "P100/keys/clutter-pan").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"holds the unfiltered ORBIT dataset.* the folders train, validation and test"):
+    with pytest.raises(
+        DataError, match=r"holds the unfiltered ORBIT dataset.* folders train, validation and test from"
+    ):
         find_root(224, tmp_path)
 
 

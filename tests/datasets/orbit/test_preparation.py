@@ -56,7 +56,7 @@ def test_archives_are_unpacked(released: Path, archives: Path, tmp_path: Path) -
     assert told == [(number, VIDEOS) for number in range(VIDEOS + 1)]
     assert frames(report.root) == frames(released)
     assert set(content(report.root)) - set(frames(report.root)) == {"preparation.json"}
-    assert open_dataset(report.root).fingerprint == open_dataset(released).fingerprint
+    assert open_dataset(report.root).fingerprints == open_dataset(released).fingerprints
 
 
 @pytest.mark.parametrize("above", ["", "./{split}/", "orbit_benchmark_224/{split}/"])

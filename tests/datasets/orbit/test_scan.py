@@ -111,14 +111,14 @@ def test_what_desktops_and_stopped_preparations_leave_is_not_seen(root: Path) ->
     (video.parent / ".half.tmp").mkdir()
     after = open_dataset(root)
     assert list(after.videos()) == list(before.videos())
-    assert after.fingerprint == before.fingerprint
+    assert after.fingerprints == before.fingerprints
 
 
 def test_links_are_followed(root: Path, tmp_path: Path) -> None:
-    fingerprint = open_dataset(root).fingerprint
+    fingerprints = open_dataset(root).fingerprints
     (root / "train").rename(tmp_path / "elsewhere")
     (root / "train").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert open_dataset(root).fingerprint == fingerprint
+    assert open_dataset(root).fingerprints == fingerprints
 
 
 def test_stand_ins_are_marked(root: Path) -> None:
@@ -129,9 +129,9 @@ def test_stand_ins_are_marked(root: Path) -> None:
 # --- the fingerprint
 
 
-def fingerprint_by_hand(root: Path) -> str:
-    digest = hashlib.sha256()
-    for split in SPLITS:
+def fingerprints_by_hand(root: Path) -> dict[str, str]:
+    digests = {split: hashlib.sha256() for split in SPLITS}
+    for split, digest in digests.items():
         for user in sorted((root / split).iterdir()):
             for item in sorted(user.iterdir()):
                 for kind in ("clean", "clutter"):
@@ -139,28 +139,38 @@ def fingerprint_by_hand(root: Path) -> str:
                         frames = sorted(video.iterdir())
                         place = video.relative_to(root).as_posix()
                         digest.update(f"{place}\0{len(frames)}\0{len(frames[0].read_bytes())}\n".encode())
-    return digest.hexdigest()
+    return {split: digest.hexdigest() for split, digest in digests.items()}
 
 
 def test_the_fingerprint_depends_on_neither_place_nor_cache(root: Path, tmp_path: Path) -> None:
-    fingerprint = open_dataset(root).fingerprint
-    assert fingerprint == fingerprint_by_hand(root)
-    assert open_dataset(root).fingerprint == fingerprint
-    assert scan(root, rebuild=True).dataset.fingerprint == fingerprint
-    assert open_dataset(shutil.copytree(root, tmp_path / "copy")).fingerprint == fingerprint
+    fingerprints = open_dataset(root).fingerprints
+    assert fingerprints == fingerprints_by_hand(root)
+    assert open_dataset(root).fingerprints == fingerprints
+    assert scan(root, rebuild=True).dataset.fingerprints == fingerprints
+    assert open_dataset(shutil.copytree(root, tmp_path / "copy")).fingerprints == fingerprints
+
+
+def test_a_split_has_a_fingerprint_whatever_the_others_are(root: Path) -> None:
+    before = open_dataset(root).fingerprints
+    assert len(set(before.values())) == 3
+    shutil.rmtree(root / "validation")
+    shutil.rmtree(folder_of(root, "train", "P100", "keys", "clean", 2))
+    after = open_dataset(root).fingerprints
+    assert after["test"] == before["test"]
+    assert set(after.values()).isdisjoint({before["train"], before["validation"]})
 
 
 def test_the_fingerprint_changes_with_frames_and_names(root: Path) -> None:
-    seen = {open_dataset(root).fingerprint}
+    seen = {open_dataset(root).fingerprints["test"]}
     video = folder_of(root, "test", "P177", "keys", "clean", 1)
     last = video / f"{video.name}-00002.jpg"
     last.unlink()
-    seen.add(open_dataset(root).fingerprint)
+    seen.add(open_dataset(root).fingerprints["test"])
     first = video / f"{video.name}-00001.jpg"
     first.write_bytes(first.read_bytes() + b"\0")
-    seen.add(scan(root, rebuild=True).dataset.fingerprint)
+    seen.add(scan(root, rebuild=True).dataset.fingerprints["test"])
     (root / "test/P177/keys").rename(root / "test/P177/my keys")
-    seen.add(open_dataset(root).fingerprint)
+    seen.add(open_dataset(root).fingerprints["test"])
     assert len(seen) == 4
 
 
@@ -288,10 +298,19 @@ def test_all_problems_are_listed_and_the_first_is_raised(root: Path) -> None:
 
 
 def test_the_unfiltered_dataset_is_one_problem(root: Path) -> None:
+    shutil.rmtree(root / "train/P100/blue mug/clutter")  # its objects need not have videos of every kind
     for item in ("test/P177/keys", "test/P177/front door", "train/P100/keys"):
         (root / item / "clutter-pan").mkdir()
     (problem,) = scan(root).problems
-    assert "unfiltered" in problem
+    assert f"{root} holds the unfiltered ORBIT dataset" in problem
+
+
+def test_collectors_outside_the_splits_give_the_unfiltered_dataset_away(root: Path) -> None:
+    (root / "other" / "notes").mkdir(parents=True)
+    assert scan(root, rebuild=True).problems == ()
+    (root / "other" / "P101").mkdir()
+    (problem,) = scan(root, rebuild=True).problems
+    assert f"{root} holds the unfiltered ORBIT dataset" in problem
 
 
 def test_a_stopped_preparation_is_named(root: Path) -> None:
@@ -336,7 +355,7 @@ def test_what_was_found_is_not_listed_again(root: Path, listings: list[Path]) ->
     first = open_dataset(root)
     assert len(listings) == 1
     assert open_dataset(root) == first
-    assert open_dataset(root / "train" / "..").fingerprint == first.fingerprint
+    assert open_dataset(root / "train" / "..").fingerprints == first.fingerprints
     assert len(listings) == 1
     assert scan(root, rebuild=True).dataset == first
     assert len(listings) == 2

@@ -23,7 +23,7 @@ from lite_bench.datasets.orbit.episodes import FrameStream
 from lite_bench.datasets.orbit.sampling import Clip
 from lite_bench.datasets.orbit.scan import open_dataset
 from lite_bench.datasets.orbit.suite import Orbit, cluster_of, cluster_ranks
-from lite_bench.datasets.orbit.videos import UserObject, Video
+from lite_bench.datasets.orbit.videos import KINDS, UserObject, Video
 from lite_bench.harness.core import GROUP_METRICS, Episode, QueryBatch, Split, Task
 from lite_bench.harness.errors import DataError, UnknownNameError, UsageError
 from lite_bench.harness.options import check_options
@@ -91,7 +91,8 @@ def test_names(tree: Path) -> None:
     assert suite.metrics == GROUP_METRICS
     assert Orbit(SIDE, tree, version="2022").metrics == ("frame accuracy",)
     assert suite.class_splits() == {split: sorted(users) for split, users in TREE.items()}
-    assert suite.fingerprint == open_dataset(tree).fingerprint
+    assert suite.fingerprint == open_dataset(tree).fingerprints["test"]
+    assert suite.train_data["clean"].fingerprint == open_dataset(tree).fingerprints["train"]
     assert not Orbit.embedded
     given = {"version": "2022", "mode": "clean", "caps": "lite", "train_labels": "cluster"}
     assert check_options(Orbit, given, "suite 'orbit'", "-S") == given
@@ -118,6 +119,26 @@ def test_published_data_and_stand_ins_have_the_plain_name(
     assert standin.id == "orbit@2021"
     assert "Stand-in data" in standin.notes[-1]
     assert all(data.synthetic for data in (*standin.source_data.values(), *standin.train_data.values()))
+
+
+def test_published_frames_of_all_sizes_have_one_fingerprint_and_others_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tree: Path
+) -> None:
+    def seen(folder: Path) -> set[str]:
+        suite = Orbit(SIDE, folder)
+        return {suite.fingerprint, *(data.fingerprint for data in suite.source_data.values())}
+
+    shutil.copytree(tree, tmp_path / "other")
+    for frame in (tmp_path / "other").rglob("*-00001.jpg"):
+        frame.write_bytes(frame.read_bytes() + b"\0")
+    shutil.copytree(tree / "test", tmp_path / "tests" / "test")
+    assert seen(tree) == seen(tmp_path / "tests")
+    assert seen(tree).isdisjoint(seen(tmp_path / "other"))
+    monkeypatch.setattr(suite_module, "open_dataset", lambda root: replace(open_dataset(root), differences=()))
+    assert len({value for root in (tree, tmp_path / "other", tmp_path / "tests") for value in seen(root)}) == 1
+    other = tmp_path / "other" / "test" / "P177"
+    (other / "my mug").rename(other / "a mug")
+    assert seen(tmp_path / "other").isdisjoint(seen(tree))
 
 
 def test_the_data_folder_may_be_named_in_several_ways(monkeypatch: pytest.MonkeyPatch, tree: Path) -> None:
@@ -259,6 +280,7 @@ def test_pretraining_asks_for_clusters(tree: Path) -> None:
         assert episode.n_query == n + len(plan.target) == len(found.images)
     test = suite.episode(suite.tasks("test")["clutter"][0])
     assert test.support.way == 3
+    assert any("Training tasks ask for 100 kinds of objects" in note for note in suite.notes)
 
 
 def test_an_object_without_a_published_cluster_is_refused() -> None:
@@ -389,12 +411,14 @@ def test_missing_annotations_are_a_missing_source(tmp_path: Path, tree: Path, an
     assert suite.source_data["clutter"].fingerprint not in {"", suite.fingerprint}
     assert "annotations/test/P177--" in suite.source_data["clean"].missing
     assert "Nothing can be tested on clean: The annotations " in suite.notes[0]
-    assert "A training has no validation on clean: The annotations " in suite.notes[1]
+    assert not any("no validation" in note for note in suite.notes)  # there is no training with two modes
+    clean = Orbit(SIDE, annotated, version="2022", mode="clean")
+    assert "A training has no validation on clean: The annotations " in clean.notes[1]
     assert list(suite.tasks("validation")) == ["clutter"]
     bare = Orbit(SIDE, tree, version="2022", mode="clutter")
     assert "are missing; get orbit_extra_annotations.zip" in bare.source_data["clutter"].missing
     assert bare.tasks("validation") == {}
-    assert len(bare.tasks("test")["clutter"]) == 850
+    assert len(bare.tasks("test")["clutter"]) == 100  # as many as when the annotations are there
     with pytest.raises(DataError, match=r"annotations/test/P177--.* are missing"):
         bare.episode(bare.tasks("test")["clutter"][0])
     assert bare.episode(bare.train_task(0, 0)).n_query
@@ -481,8 +505,6 @@ def test_data_that_is_not_there(tmp_path: Path, tree: Path) -> None:
     with pytest.raises(DataError, match="32"):
         Orbit(32, tree)
     shutil.copytree(tree / "test", tmp_path / "tests" / "test")
-    both = Orbit(SIDE, tmp_path / "tests")
-    assert [note for note in both.notes if "A training has no validation on clean and clutter: " in note]
     suite = Orbit(SIDE, tmp_path / "tests", mode="clean")
     assert len(suite.tasks("test")["clean"]) == 10
     assert suite.tasks("validation") == {}
@@ -514,7 +536,8 @@ def test_a_user_with_one_object_makes_a_source_unusable(tmp_path: Path, tree: Pa
     for name in list(TREE[split][user])[1:]:
         shutil.rmtree(root / split / user / name)
     suite = Orbit(SIDE, tmp_path)
-    assert any(f"User {user} in {root / split} has one object" in note for note in suite.notes)
+    notes = [note for mode in KINDS for note in Orbit(SIDE, tmp_path, mode=mode).notes]
+    assert sum(f"User {user} in {root / split} has one object" in note for note in notes) == len(KINDS)
     assert all(bool(data.missing) == (split == "test") for data in suite.source_data.values())
     assert bool(suite.tasks("validation")) == (split == "test")
 
