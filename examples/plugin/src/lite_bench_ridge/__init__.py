@@ -91,7 +91,20 @@ class Ridge(nn.Module):
     # Each row of logits may depend on its own image and the state alone: queries come in batches of any size.
     def classify(self, state: RidgeHead, images: Tensor) -> Tensor:
         """Compute logits [M, C] of query images uint8 [M, 3, S, S] (eq. 7)."""
-        features = self.backbone(images)  # [M, D]
+        return self.logits(state, self.features(state, images))
+
+    # The same in two steps is all that suites of videos need: they average the features of a video's frames.
+    def features(self, state: RidgeHead, images: Tensor) -> Tensor:
+        """Compute features [M, D] of query images."""
+        del state
+        features: Tensor = self.backbone(images)
+        return features
+
+    # These features do not depend on the task, so tasks with the same queries may share them.
+    task_free_features = True
+
+    def logits(self, state: RidgeHead, features: Tensor) -> Tensor:
+        """Compute logits [M, C] from features [M, D]."""
         with full_precision(features):
             logits: Tensor = self.log_scale.exp() * (features.float() @ state.weights) + self.bias
         return logits
