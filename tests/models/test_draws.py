@@ -173,7 +173,7 @@ def test_importance_rows_are_distinct_and_fixed_in_number(
         assert bool((y[rows.indices].bincount(minlength=way)[positive > 0] >= 1).all())
 
 
-@pytest.mark.parametrize("h", [1, 3, 4, 6])
+@pytest.mark.parametrize("h", [1, 3, *(pytest.param(h, marks=pytest.mark.slow) for h in (4, 6))])
 def test_importance_draws_reach_every_row_as_their_factors_say(h: int) -> None:
     y = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     sizes = torch.tensor([5.0, 1, 1, 0, 0.2, 0.3, 1, 0.5], dtype=torch.float64)

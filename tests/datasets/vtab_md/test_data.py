@@ -63,7 +63,7 @@ def test_stand_ins_are_found_as_such(standin: Path, shell: Shell) -> None:
     assert {each.state for each in KEEPER.status(standin)} == {"stand-in"}
     out, err = shell("data", "status", "vtab_md", "--data-dir", standin, "--json")
     assert {each["source"] for each in json.loads(out)["vtab_md"]} == SOURCES
-    out, err = shell("data", "status", "--data-dir", standin)
+    out, err = shell("data", "status", "vtab_md", "--data-dir", standin)
     assert len(out.splitlines()) == 29
     assert "28 of 28 sources found" in err
 

@@ -38,7 +38,9 @@ def study(learner: Any, cases: list[Case], draws: int = 2, tasks: int = 1, **siz
     return Study(subject, sizes.get("batch", 100), sizes.get("chunk", 100), draws).run(episodes, cases, tasks)
 
 
-@pytest.mark.parametrize("factory", LEARNERS)
+@pytest.mark.parametrize(
+    "factory", [LEARNERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in LEARNERS[1:])]
+)
 def test_it_tells_unbiased_from_biased(factory: Any) -> None:
     names = ["lite", "lite-stratified", "lite-importance", "lite-code", "lite-paper"]
     findings = study(build(factory), [Case(name, 2) for name in names], draws=128)
