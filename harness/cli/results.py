@@ -16,7 +16,7 @@ DASH = "–"
 UNITS = {"frames to recognition": "frames to recognition (% of a video; lower is better)"}
 DIGEST_SHOWN = 12
 """Characters of a task list's digest in a table; records and JSON have it whole."""
-CLUSTERED = "95 % by cluster"
+CLUSTERED = "95 % by user"
 """Heads the column of the intervals that resample whole clusters, such as users."""
 
 
