@@ -185,11 +185,11 @@ class TestPredictions:
 
 def test_a_learner_that_classifies_in_one_step_is_refused(tmp_path: Path) -> None:
     class OneStep(Dropping):
-        features = None  # type: ignore[assignment]
+        features = None  # type: ignore[assignment]  # as if it had none
 
     chosen = settings()
     built = assemble(chosen, SIDE)
     ready = Evaluation(OneStep(), OneStep(), built.estimator, chosen, built.device)
-    ready.learner.adapt = lambda support, encode: None  # type: ignore[method-assign]
+    ready.learner.adapt = lambda support, encode: None  # type: ignore[method-assign]  # never gets to it
     with pytest.raises(IncompatibleError, match=r"OneStep classifies images in one step.*features\(state, images\)"):
         evaluate(ready, Videos(), tmp_path)

@@ -125,12 +125,12 @@ def names_of(clip: Clip) -> list[str]:
 def test_every_task_is_one_of_the_text(root: Path, split: str, mode: str) -> None:
     suite = Orbit(SIDE, root, mode="both")
     tasks = suite.tasks("test" if split == "test" else "validation")[mode]
-    users = sorted(os.listdir(root / split))  # noqa: PTH208
+    users = sorted(os.listdir(root / split))  # noqa: PTH208  # as above
     assert len(tasks) == TASKS_PER_USER * len(users)
     for number, task in enumerate(tasks):
         user, plan = suite.plan(task)
         assert user == users[number // TASKS_PER_USER]
-        objects = sorted(os.listdir(root / split / user))  # noqa: PTH208
+        objects = sorted(os.listdir(root / split / user))  # noqa: PTH208  # as above
         target = []
         clips: dict[str, list[list[str]]] = {}
         for clip in plan.context:

@@ -103,19 +103,14 @@ def test_a_run_takes_up_the_other_mode_later(tree: Path, shell: Shell) -> None:
     assert "clutter: frames to recognition" in board
 
 
+def clutter(tree: Path) -> list[str | Path]:
+    """An evaluation of a learner that needs no training."""
+    own: list[str | Path] = ["-S", "mode=clutter", "--data-dir", tree, "--run-name", "a"]
+    return ["eval", "protonets", *SIZE, *own]
+
+
 def test_the_file_of_the_challenge(tree: Path, shell: Shell) -> None:
-    arguments: list[str | Path] = [
-        "eval",
-        "protonets",
-        *SIZE,
-        "-S",
-        "mode=clutter",
-        "--data-dir",
-        tree,
-        "--run-name",
-        "a",
-    ]
-    shell(*arguments, "--keep-predictions", "--limit", "6")
+    shell(*clutter(tree), "--keep-predictions", "--limit", "6")
     _, err = shell("predictions", *Path("runs").glob("*/a"), "--output", "results.json")
     assert "6 of 10 tasks; the evaluation is not finished" in err
     content = json.loads(Path("results.json").read_text())
@@ -146,18 +141,7 @@ def test_a_data_folder_that_is_not_there_is_named(shell: Shell, monkeypatch: pyt
 def test_a_frame_that_does_not_decode_leaves_the_finished_tasks(tree: Path, shell: Shell) -> None:
     broken = sorted(tree.glob("test/P198/*/clutter/*/*-00005.jpg"))[0]
     broken.write_bytes(broken.read_bytes()[:60])
-    arguments: list[str | Path] = [
-        "eval",
-        "protonets",
-        *SIZE,
-        "-S",
-        "mode=clutter",
-        "--data-dir",
-        tree,
-        "--run-name",
-        "a",
-    ]
-    _, err = shell(*arguments, code=1)
+    _, err = shell(*clutter(tree), code=1)
     assert str(broken) in err.splitlines()[-1]
     assert "Go on with: lite-bench eval --checkpoint" in err
     assert len(timeless(next(Path("runs").glob("*/a")))["clutter"]) == 5

@@ -19,6 +19,7 @@ from lite_bench.datasets.orbit.sampling import (
     Candidate,
     Clip,
     Plan,
+    Positions,
     all_frames,
     candidates,
     draw,
@@ -47,10 +48,11 @@ def generator(key: int) -> np.random.Generator:
 
 def found(split: Split, mode: Kind, version: Version = "2021") -> dict[str, tuple[Candidate, ...]]:
     """List the candidates of every user, in version 2022 with the published numbers of frames without the object."""
-    frames = all_frames
-    if version == "2022" and split != "train":
-        shown = frames_shown(split)
-        frames = lambda video: shown.get(video.name, np.arange(video.n_frames))  # noqa: E731
+    shown = frames_shown(split) if version == "2022" and split != "train" else {}
+
+    def frames(video: Video) -> Positions:
+        return shown.get(video.name, all_frames(video))
+
     return {user: candidates(objects, mode, rules(version), frames) for user, objects in USERS[split].items()}
 
 
