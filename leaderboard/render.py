@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lite_bench.harness.core import LATENESS
 from lite_bench.leaderboard.rows import Cell, Row
 from lite_bench.leaderboard.tables import Table
 
@@ -19,7 +20,6 @@ CAPTION = (
     "that do not differ significantly share theirs. **Bold**: best, or not significantly worse."
 )
 
-LATENESS = "frames to recognition"
 RECOGNITION = "Frames to recognition: % of a video's frames before the first that is recognised; lower is better."
 CLUSTERED = (
     "Scores of one user are not independent, which ± takes them to be; in brackets the 95 % interval that resamples "

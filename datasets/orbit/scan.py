@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from lite_bench.datasets.caches import cache_folder
 from lite_bench.datasets.orbit.differences import differences
 from lite_bench.datasets.orbit.folders import list_folders, present_splits, unfinished
 from lite_bench.datasets.orbit.layout import MARKER, frames_problem, is_seen
@@ -165,16 +166,9 @@ def _fingerprints(videos: Iterable[FoundVideo]) -> dict[Split, str]:
 # --- cache
 
 
-def cache_folder() -> Path:
-    """Name the folder that scans are kept in: ``$LITE_BENCH_HOME/orbit`` or ``~/.cache/lite-bench/orbit``."""
-    if home := os.environ.get("LITE_BENCH_HOME"):
-        return Path(home).expanduser() / "orbit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lite-bench" / "orbit"
-
-
 def cache_path(root: Path) -> Path:
     """Name the cache file of a root, by a digest of its resolved path."""
-    return cache_folder() / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.json"
+    return cache_folder("orbit") / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.json"
 
 
 def _store(cached: Path, stamps: Mapping[str, int], videos: Sequence[FoundVideo]) -> None:

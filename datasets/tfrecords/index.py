@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lite_bench.datasets.caches import cache_folder
 from lite_bench.datasets.tfrecords import framing
 
 MAGIC = b"LBINDEX1"
@@ -30,10 +31,8 @@ _held: dict[Path, tuple[tuple[int, int], np.ndarray]] = {}
 
 
 def index_folder() -> Path:
-    """Name the folder that the offsets are kept in: ``$LITE_BENCH_HOME/index`` or ``~/.cache/lite-bench/index``."""
-    if home := os.environ.get("LITE_BENCH_HOME"):
-        return Path(home).expanduser() / "index"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lite-bench" / "index"
+    """Name the folder that the offsets are kept in; see `cache_folder`."""
+    return cache_folder("index")
 
 
 def index_path(path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lite_bench.harness.cli.output import print_json, print_table, say
+from lite_bench.harness.core import LATENESS
 
 if TYPE_CHECKING:
     from lite_bench.harness.records import Manifest
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from lite_bench.harness.statistics import Estimate, SourceScore, Summary
 
 DASH = "–"
-UNITS = {"frames to recognition": "frames to recognition (% of a video; lower is better)"}
+UNITS = {LATENESS: f"{LATENESS} (% of a video; lower is better)"}
 DIGEST_SHOWN = 12
 """Characters of a task list's digest in a table; records and JSON have it whole."""
 CLUSTERED = "95 % by user"

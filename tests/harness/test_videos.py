@@ -12,17 +12,20 @@ import torch
 from torch import Tensor
 
 from lite_bench.harness.assembly import Assembly, assemble
+from lite_bench.harness.checkpoints import restore
 from lite_bench.harness.cli.predictions import collect
 from lite_bench.harness.clips import per_item
 from lite_bench.harness.core import FeatureLearner, Record
 from lite_bench.harness.errors import IncompatibleError, RunError, UsageError
 from lite_bench.harness.evaluation import Evaluation, evaluate
 from lite_bench.harness.records import predictions_path, read_predictions, read_records, read_results, records_path
+from lite_bench.harness.runs import create_run
 from lite_bench.harness.settings import Settings
 from lite_bench.harness.statistics import summarise
+from lite_bench.harness.training import Training
 from lite_bench.leaderboard.render import csv_text, json_text, markdown
 from lite_bench.leaderboard.tables import make_tables
-from tests.harness.small import Dropping, small_settings
+from tests.harness.small import Dropping, Listener, small_settings
 from tests.harness.videos import LENGTHS, SIDE, TASKS_PER_USER, WAY, Videos, frames
 
 LEARNERS = ("protonets", "cnaps", "simple_cnaps", "finetuner", "fomaml")
@@ -149,6 +152,22 @@ def test_tables_show_all_that_is_reported(tmp_path: Path) -> None:
     assert [score["column"] for score in row["scores"]] == ["own", "own: video accuracy", "own: frames to recognition"]
     assert all(score["clustered_low"] <= score["mean"] <= score["clustered_high"] for score in row["scores"])
     assert csv_text(tables).count("metric") == 2
+
+
+def test_validation_is_the_mean_over_all_videos_of_all_tasks(tmp_path: Path) -> None:
+    """The users have different numbers of videos, so that a mean over tasks would be another."""
+    chosen, suite = settings(tasks=2, validate_every=2, validation_tasks=4), Videos()
+    run = create_run(tmp_path, chosen, SIDE, "train", "run")
+    training = Training(assemble(chosen, SIDE), suite, chosen, run, Listener())
+    training.execute()
+    trained = evaluation(chosen)
+    restore(run.checkpoint("last"), "protonets", trained.module)
+    scores = [score for _, score in trained.scores(suite, suite.tasks("validation")["own"])]
+    videos = [group.frame_accuracy for score in scores for group in score.groups]
+    (line,) = [json.loads(text) for text in run.metrics.read_text("utf-8").splitlines()]
+    assert line["validation"] == pytest.approx(sum(videos) / len(videos))
+    assert line["validation"] != pytest.approx(sum(score.accuracy for score in scores) / len(scores))
+    assert training.info.best_accuracy == line["validation"]
 
 
 class TestPredictions:

@@ -11,11 +11,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lite_bench.harness.cli.gradients import with_task_size
 from lite_bench.harness.measurement.gradients import Study
 from lite_bench.harness.measurement.profiling import Profiler
 from tests.harness.small import FLAGS, Shell
 
 STUDY = [*FLAGS[:-2], "--draws", "16", "--h", "1,4,9"]
+
+
+def test_a_default_task_size_is_only_for_suites_that_have_one() -> None:
+    assert with_task_size("glyphs", {"shot": 3}) == {"way": 10, "shot": 3}
+    assert with_task_size("folder:photographs", {}) == {"way": 10, "shot": 10}
+    assert with_task_size(None, {}) == {"way": 10, "shot": 10}
+    assert with_task_size("orbit@2021", {"mode": "clean"}) == {"mode": "clean"}
 
 
 def test_a_study_is_printed_and_written(shell: Shell) -> None:
