@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -10,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from lite_bench.harness.core import Encode, Support
+from lite_bench.baselines.inner_loop import item_weights, refuse_divergence
+from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
@@ -27,7 +29,9 @@ class LinearHead:
 
 
 class FineTuner(nn.Module):
-    """The FineTuner of Massiceti et al., ORBIT, ICCV 2021, and of Table 1 of the LITE paper.
+    """A linear head fitted to a frozen backbone's features by 50 gradient steps (ORBIT's FineTuner).
+
+    The FineTuner of Massiceti et al., ORBIT, ICCV 2021, and of Table 1 of the LITE paper.
 
     A zero-initialised linear head is fitted to the support set by full-batch gradient steps; the backbone is frozen and
     in evaluation mode. Features of a frozen body never change, so they are computed once; ``recompute=true`` runs the
@@ -39,6 +43,8 @@ class FineTuner(nn.Module):
     """
 
     task_free_features: ClassVar[bool] = True
+    meta_trained: ClassVar[bool] = False
+    passes: str = "1F"
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class FineTuner(nn.Module):
         recompute: bool = False,
         pretrain_classes: int = 0,
         batch_statistics: bool = False,
+        sum_batches: bool = False,
     ) -> None:
         """Set up the learner.
 
@@ -63,6 +70,8 @@ class FineTuner(nn.Module):
                 it.
             batch_statistics: BatchNorm normalises with the statistics of the queries it sees while pre-training, as
                 the published pre-training does; needs ``--gradient full``. Otherwise it uses fixed statistics.
+            sum_batches: sum the mean losses of batches of ``--batch-size`` images, as the released code does, so that
+                the batch size is a factor on the learning rate; else the mean over the support set.
 
         Raises:
             UsageError: ``pretrain_classes`` is negative, or ``batch_statistics`` are asked for without it.
@@ -82,6 +91,8 @@ class FineTuner(nn.Module):
         self.recompute = recompute
         self.pretrain_classes = pretrain_classes
         self.batch_statistics = batch_statistics
+        self.sum_batches = sum_batches
+        self.passes = f"{steps}FB" if recompute else "1F"
         if pretrain_classes:
             self.head = new_head(backbone.features, pretrain_classes)
         self.train(self.training)
@@ -96,7 +107,11 @@ class FineTuner(nn.Module):
         return self
 
     def adapt(self, support: Support, encode: Encode) -> LinearHead:
-        """Fit a head; while pre-training, give the learned one, whatever the support set."""
+        """Fit a head; while pre-training, give the learned one, whatever the support set.
+
+        Raises:
+            DivergedError: the loss of a step was not finite.
+        """
         if self.pretrain_classes and self.training:
             return self._learned_head(support.way)
         features = encode(self.backbone, support.images).detach()
@@ -104,14 +119,27 @@ class FineTuner(nn.Module):
         bias = features.new_zeros(support.way, requires_grad=True)
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = kind([weight, bias], lr=self.inner_lr)
+        losses = []
         for step in range(self.steps):
             if self.recompute and step:
                 features = encode(self.backbone, support.images).detach()
             with torch.enable_grad(), full_precision(features):
-                loss = cross_entropy(linear(features, weight, bias), support.labels)
+                each = cross_entropy(linear(features, weight, bias), support.labels, reduction="none")
+                loss = (each * item_weights(each, encode.chunk, sum_batches=self.sum_batches)).sum()
                 weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
+            losses.append(loss.detach())
             optimizer.step()
+        refuse_divergence(losses)
         return LinearHead(weight.detach(), bias.detach())
+
+    def published_macs(self, sizes: TaskSizes, network_macs: Callable[[nn.Module], int]) -> int:
+        """Count one forward pass, or with ``recompute`` what is published; the head does not count.
+
+        The published costs run the frozen body at every step, and count a backward pass of it, which never happens, as
+        much as the forward pass.
+        """
+        body, pooling = sizes.images * network_macs(self.backbone), sizes.images * self.backbone.features
+        return self.steps * (2 * body + pooling) if self.recompute else body + pooling
 
     def _learned_head(self, way: int) -> LinearHead:
         """Give the head that all training tasks share.

@@ -35,10 +35,10 @@ from lite_bench.datasets.orbit.standin import back_and_forth, write_object
 from lite_bench.datasets.orbit.standin_images import draw_ground, draw_look, draw_picture, draw_scene
 from lite_bench.datasets.orbit.suite import Orbit
 from lite_bench.datasets.orbit.videos import Video
+from lite_bench.harness.answers import Setting, score_task
 from lite_bench.harness.assembly import Assembly, assemble, precision_context
 from lite_bench.harness.clips import ItemEncode, feature_learner, per_item, started_task
 from lite_bench.harness.core import Episode, Support
-from lite_bench.harness.evaluation import score_task
 from lite_bench.harness.measurement.peak import measure_peak, resident_bytes
 from lite_bench.harness.measurement.stopwatch import clock
 from lite_bench.harness.settings import validate
@@ -64,7 +64,7 @@ def assembled(size: int, backbone: str, device: str) -> Assembly:
 def moving(built: Assembly, episode: Episode) -> dict[str, Any]:
     """Evaluate as `lite-bench eval` does."""
     precision = precision_context("fp32", built.device)
-    score = score_task(built.learner, episode, built.estimator, BATCH, built.device, precision)
+    score = score_task(Setting(built.learner, built.estimator, BATCH, built.device, precision), episode)
     predictions = [predicted for name in episode.groups for predicted in score.predictions[name]]
     return {"adapt": score.adapt_seconds, "classify": score.classify_seconds, "predictions": predictions}
 

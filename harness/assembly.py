@@ -185,8 +185,14 @@ def check_estimator_fits(learner: nn.Module, estimator: Estimator) -> None:
         estimator: to be used with it.
 
     Raises:
-        IncompatibleError: the estimator needs images to be encoded one by one, and a BatchNorm uses batch statistics.
+        IncompatibleError: the estimator needs images to be encoded one by one, and a BatchNorm uses batch statistics;
+            or it adapts several times to a task, which the learner does not stand.
     """
+    if estimator.redraws and getattr(learner, "adapts_once", False):
+        raise IncompatibleError(
+            f"--gradient {estimator.name} adapts again for every query batch, but {type(learner).__name__} learns from "
+            "adapting itself, which would then count several times; use --gradient full."
+        )
     if not estimator.per_image:
         return
     coupled = [

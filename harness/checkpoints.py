@@ -167,7 +167,9 @@ def _restore_optimizer(
         raise WeightsError(f"{path} was written for other trainable parameters; use the options it was trained with.")
     for number, entries in state.items():
         state[number] = {name: _laid_out_like(parameters[number], value) for name, value in entries.items()}
-    groups = [{**group, "betas": tuple(group["betas"])} for group in info.groups]
+    groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else g for g in info.groups]
+    if ["betas" in g for g in groups] != ["betas" in g for g in optimizer.param_groups]:
+        raise WeightsError(f"{path} was written by another optimizer; use the settings it was trained with.")
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -90,6 +90,34 @@ class Support:
 
 
 @dataclass(frozen=True)
+class TaskSizes:
+    """What of a support set its cost depends on.
+
+    Attributes:
+        class_counts: support items of each class.
+        frames: images of each item: 1, or the frames T of a clip.
+    """
+
+    class_counts: tuple[int, ...]
+    frames: int = 1
+
+    @property
+    def way(self) -> int:
+        """Number of classes C."""
+        return len(self.class_counts)
+
+    @property
+    def items(self) -> int:
+        """Number of support items N."""
+        return sum(self.class_counts)
+
+    @property
+    def images(self) -> int:
+        """Images that networks see: frames of all items."""
+        return self.items * self.frames
+
+
+@dataclass(frozen=True)
 class QueryBatch:
     """Some of the images to classify.
 
@@ -163,8 +191,9 @@ class Suite(Protocol):
       two models; ``incumbent`` is None at first. By default the higher mean wins.
     * ``notes: Sequence[str]`` to print when it is opened, ``class_splits()`` to record.
     * ``metrics: Sequence[str]``, of `GROUP_METRICS`, for a suite whose queries come in groups: what it reports.
-    * ``predictions(tasks) -> Any``, the benchmark's own form of a file of predictions, from the predicted classes by
-      task and group (``Mapping[Task, Mapping[str, Sequence[int]]]``), ready for JSON.
+    * ``predictions(tasks, macs) -> Any``, the benchmark's own form of a file of predictions, ready for JSON, from the
+      predicted classes by task and group (``Mapping[Task, Mapping[str, Sequence[int]]]``) and from the published
+      multiply-accumulates of adapting by task, as far as they are known.
     """
 
     @property
@@ -234,9 +263,20 @@ class Learner(Protocol):
     """Anything that adapts to a support set and then classifies; in practice a ``torch.nn.Module``.
 
     A learner's entry point is a callable ``(backbone, *, option=..., ...)`` that returns one; its keyword-only
-    parameters are the options of ``-P key=value``. Parameters with ``requires_grad`` are meta-trained. An optional
-    method ``penalty() -> Tensor`` adds a regulariser to the task loss, an optional class attribute ``default_lr``
-    replaces the default learning rate.
+    parameters are the options of ``-P key=value``. Parameters with ``requires_grad`` are meta-trained. Optional:
+
+    * ``penalty() -> Tensor`` adds a regulariser to the task loss.
+    * ``default_lr`` replaces the default learning rate.
+    * ``meta_trained: bool`` and ``passes: str``, written as plain values in the class: whether it is meta-trained, and
+      how many passes over the support set adapting takes, ``1F`` for one forward, ``15FB`` for 15 forward and backward.
+      An object may have ``passes`` of its own, as its options say.
+    * ``published_macs(sizes, network_macs) -> int`` is the cost of adapting as published tables count it (ORBIT's
+      Table 1): multiply-accumulates from the sizes of a support set (`TaskSizes`) and from
+      ``network_macs(module) -> int``, those of one image in a network.
+
+    * ``adapts_once = True`` says that training adapts to each task exactly once, as its gradient comes from `adapt`.
+
+    An `adapt` whose steps diverge raises `lite_bench.harness.errors.DivergedError`; the task then counts as failed.
     """
 
     def adapt(self, support: Support, encode: Encode) -> Any:
@@ -339,6 +379,33 @@ class GroupScore:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What adapting to a task and classifying an image cost; None where it is not known.
+
+    Attributes:
+        passes: over the support set, such as ``1F`` or ``15FB``; empty if the learner does not say.
+        macs: multiply-accumulates of adapting, backward passes and linear algebra included.
+        macs_per_query: multiply-accumulates of classifying one image.
+        published_macs: of adapting, as published tables count.
+        uncounted: operations that are in neither count, by name.
+        parameters: parameters of the learner, frozen ones too.
+        trainable: those that are meta-trained.
+        adapted: numbers that the task's state consists of.
+        peak_bytes: most memory that tensors took while adapting and classifying, above what they took before.
+    """
+
+    passes: str = ""
+    macs: int | None = None
+    macs_per_query: int | None = None
+    published_macs: int | None = None
+    uncounted: tuple[str, ...] = ()
+    parameters: int | None = None
+    trainable: int | None = None
+    adapted: int | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """The result of one learner on one task, with everything needed to trust it.
 
@@ -349,18 +416,21 @@ class Record:
         learner: entry-point name of the learner.
         backbone: name of the backbone.
         image_size: side of the images in pixels.
-        accuracy: fraction of queries classified correctly, 0 to 1; of grouped queries, the mean over groups.
+        accuracy: fraction of queries classified correctly, 0 to 1; of grouped queries, the mean over groups. None if
+            the task failed.
         way: number of classes.
         n_support: number of support items.
         n_query: number of queries.
-        adapt_seconds: wall time of ``adapt``, synchronised.
-        classify_seconds: wall time of classifying all queries, synchronised.
+        adapt_seconds: wall time of ``adapt``, synchronised; without reading data and copying it to the device.
+        classify_seconds: wall time of classifying all queries, likewise.
         checkpoint: SHA-256 of the weights file, or ``untrained``.
         data: fingerprint of the suite's data.
         version: version of lite-bench.
         synthetic: True for stand-in data, whose results never mix with real ones.
         cluster: what the tasks that are not independent of this one have in common, such as a user, or empty.
         groups: the scores of its groups of queries, if there are any.
+        cost: what it cost, if that was measured.
+        failed: why there is no accuracy, or empty.
     """
 
     task: str
@@ -369,7 +439,7 @@ class Record:
     learner: str
     backbone: str
     image_size: int
-    accuracy: float
+    accuracy: float | None
     way: int
     n_support: int
     n_query: int
@@ -381,3 +451,5 @@ class Record:
     synthetic: bool = False
     cluster: str = ""
     groups: tuple[GroupScore, ...] = ()
+    cost: Cost | None = None
+    failed: str = ""

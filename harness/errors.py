@@ -51,6 +51,10 @@ class RunError(LiteBenchError):
     """A run folder cannot be used as asked, or a run failed."""
 
 
+class DivergedError(RunError):
+    """A learner's steps on a task led to values that are not finite; an evaluation counts the task as failed."""
+
+
 class InterruptedRunError(RunError):
     """The user stopped a run with Ctrl-C or SIGTERM; its folder is usable and the message says how to go on."""
 

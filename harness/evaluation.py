@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lite_bench.harness.answers import Setting, SharedFeatures, score_task, warm_up
 from lite_bench.harness.assembly import precision_context
-from lite_bench.harness.clips import ItemEncode, feature_learner, started_task
-from lite_bench.harness.core import Episode, Estimator, FeatureLearner, Learner, Record, SourceData, Split, Suite, Task
+from lite_bench.harness.core import Cost, Episode, Estimator, Learner, Record, SourceData, Split, Suite, Task
 from lite_bench.harness.errors import DataError, RunError
 from lite_bench.harness.files import locked, write_errors
 from lite_bench.harness.loading import EpisodeStream
-from lite_bench.harness.measurement.stopwatch import clock
+from lite_bench.harness.measurement.costs import CostMeter
+from lite_bench.harness.measurement.peak import with_device_peak
 from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memory
 from lite_bench.harness.records import (
     MANIFEST,
@@ -35,118 +36,11 @@ from lite_bench.harness.records import (
     results_folder,
     write_manifest,
 )
-from lite_bench.harness.scoring import Score, score_groups
+from lite_bench.harness.scoring import Score
 from lite_bench.harness.settings import Settings
-from lite_bench.harness.step import Context, move_support, query_batches
-from lite_bench.harness.windows import MovingMean
 
 UNTRAINED = "untrained"
 LOCK = ".evaluation.lock"
-
-
-Answers = tuple[Tensor, Tensor, Tensor | None]
-"""Logits [M, C] or features [M, D] of a batch of queries, its labels int64 [M], and the groups' numbers or None."""
-
-
-@dataclass
-class SharedFeatures:
-    """Query features that the next task may use again: the last ones of a learner whose features are task-free.
-
-    Attributes:
-        query_id: the query set they are of, or empty.
-        batches: features [M, D], already averaged over their windows, labels and groups.
-    """
-
-    query_id: str = ""
-    batches: list[Answers] = field(default_factory=list)
-
-
-@torch.no_grad()
-def score_task(
-    learner: Learner,
-    episode: Episode,
-    encoder: Estimator,
-    batch_size: int,
-    device: torch.device,
-    precision: Context,
-    shared: SharedFeatures | None = None,
-) -> Score:
-    """Adapt to one task and classify its queries.
-
-    Args:
-        learner: in evaluation mode, on ``device``.
-        episode: the task.
-        encoder: any estimator: without gradients all run the same chunked forward.
-        batch_size: queries at a time.
-        device: where to run.
-        precision: context of the networks.
-        shared: query features of the task before, and then of this one, where they do not depend on the task.
-    """
-    support = move_support(episode.support, device)
-    start = clock(device)
-    with started_task(encoder, support, torch.Generator()) as draw, precision():
-        state = learner.adapt(support, ItemEncode(draw.encode()))
-    adapted = clock(device)
-    if episode.window > 1 or (shared is not None and episode.query_id):
-        answers = _answers_from_features(learner, state, episode, batch_size, device, precision, shared)
-    else:
-        answers = _answers(learner, state, episode, batch_size, device, precision)
-    correct = n_query = 0
-    seen = []
-    for logits, labels, groups in answers:
-        predicted = logits.argmax(1).cpu()
-        correct += int((predicted == labels).sum())
-        n_query += len(labels)
-        if episode.groups and groups is not None:
-            seen.append((predicted.tolist(), labels.tolist(), groups.tolist()))
-    classified = clock(device) - adapted
-    return Score(correct, n_query, adapted - start, classified, *score_groups(episode.groups, seen))
-
-
-def _answers(
-    learner: Learner, state: Any, episode: Episode, batch_size: int, device: torch.device, precision: Context
-) -> Iterator[Answers]:
-    """Classify queries one by one."""
-    for batch in query_batches(episode.query, batch_size):
-        with precision():
-            logits = learner.classify(state, batch.images.to(device))
-        yield logits, batch.labels, batch.groups
-
-
-def _answers_from_features(
-    learner: Learner,
-    state: Any,
-    episode: Episode,
-    batch_size: int,
-    device: torch.device,
-    precision: Context,
-    shared: SharedFeatures | None,
-) -> Iterator[Answers]:
-    """Classify queries from the mean of the features of their windows; each image goes through the network once."""
-    own = feature_learner(learner)
-    if shared is None or not episode.query_id:
-        batches: Iterable[Answers] = _query_features(own, state, episode, batch_size, device, precision)
-    elif shared.query_id == episode.query_id:
-        batches = shared.batches
-    else:
-        shared.query_id, shared.batches = "", []  # frees the earlier ones; a task that memory ran out in leaves none
-        batches = list(_query_features(own, state, episode, batch_size, device, precision))
-        shared.query_id, shared.batches = episode.query_id, batches
-    for features, labels, groups in batches:
-        with precision():
-            logits = own.logits(state, features)
-        yield logits, labels, groups
-
-
-def _query_features(
-    learner: FeatureLearner, state: Any, episode: Episode, batch_size: int, device: torch.device, precision: Context
-) -> Iterator[Answers]:
-    """Compute the features of queries, averaged over their windows."""
-    mean = MovingMean(episode.window)
-    for batch in query_batches(episode.query, batch_size):
-        with precision():
-            features = learner.features(state, batch.images.to(device))
-        yield features if batch.groups is None else mean(features, batch.groups), batch.labels, batch.groups
 
 
 @dataclass(frozen=True)
@@ -171,18 +65,32 @@ class Evaluation:
     checkpoint: str = UNTRAINED
     note: Callable[[str], None] = lambda text: None
 
-    def scores(self, suite: Suite, tasks: Sequence[Task]) -> Iterator[tuple[Episode, Score]]:
-        """Score tasks in order."""
+    def scores(self, suite: Suite, tasks: Sequence[Task], *, warm: bool = False) -> Iterator[tuple[Episode, Score]]:
+        """Score tasks in order; ``warm`` runs a small task first, so that times are those of a device in use."""
         was_training = self.module.training
         self.module.eval()
-        sizes = BatchSizes(self.settings.batch_size, self.settings.query_batch)
+        sizes = self.sizes
         shared = SharedFeatures() if getattr(self.learner, "task_free_features", False) else None
         try:
             for episode in EpisodeStream(suite, tasks, self.settings.workers):
+                if warm:
+                    warm_up(self.setting(sizes), episode.support)
+                    warm = False
                 score, sizes = self._score(episode, sizes, shared)
                 yield episode, score
         finally:
             self.module.train(was_training)
+
+    @property
+    def sizes(self) -> BatchSizes:
+        """The batch sizes asked for."""
+        return BatchSizes(self.settings.batch_size, self.settings.query_batch)
+
+    def setting(self, sizes: BatchSizes) -> Setting:
+        """Say how tasks are run with batches of ``sizes``."""
+        self.encoder.chunk = sizes.chunk
+        precision = precision_context(self.settings.precision, self.device)
+        return Setting(self.learner, self.encoder, sizes.query, self.device, precision)
 
     def _score(self, episode: Episode, sizes: BatchSizes, shared: SharedFeatures | None) -> tuple[Score, BatchSizes]:
         """Score one task, with smaller batches if memory runs out; gives the sizes that fitted.
@@ -190,17 +98,15 @@ class Evaluation:
         Raises:
             RunError: single images do not fit.
         """
-        precision = precision_context(self.settings.precision, self.device)
         while True:
-            self.encoder.chunk = sizes.chunk
             try:
-                score = score_task(self.learner, episode, self.encoder, sizes.query, self.device, precision, shared)
+                score, peak = with_device_peak(partial(score_task, self.setting(sizes), episode, shared), self.device)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 problem = error.with_traceback(None)  # the traceback would keep the abandoned tensors alive
             else:
-                return score, sizes
+                return replace(score, peak_bytes=peak), sizes
             release_memory()
             if sizes.smallest:
                 raise RunError(
@@ -234,7 +140,7 @@ class Evaluation:
             limit=self.settings.limit,
         )
 
-    def record(self, suite: Suite, episode: Episode, score: Score) -> Record:
+    def record(self, suite: Suite, episode: Episode, score: Score, cost: Cost | None = None) -> Record:
         """Write down one result."""
         data = source_data(suite).get(episode.task.source, SourceData(suite.fingerprint))
         return Record(
@@ -256,6 +162,8 @@ class Evaluation:
             synthetic=data.synthetic,
             cluster=episode.cluster,
             groups=score.groups,
+            cost=cost,
+            failed=score.failed,
         )
 
 
@@ -338,6 +246,8 @@ def _evaluate_missing_tasks(
     keep_predictions: bool,
 ) -> None:
     """Score the tasks that have no record yet, source by source."""
+    meter = CostMeter(evaluation.setting(evaluation.sizes), evaluation.module, suite.image_size)
+    warmed = False
     for source, listed in tasks.items():
         if source in manifest.missing:
             continue
@@ -357,8 +267,11 @@ def _evaluate_missing_tasks(
         remaining = [task for task in asked if str(task) not in done]
         finished = len(asked) - len(remaining)
         notify(source, finished, len(asked), None)
-        for number, (episode, score) in enumerate(evaluation.scores(suite, remaining), start=finished + 1):
-            record = evaluation.record(suite, episode, score)
+        meter.next_source()
+        scores = evaluation.scores(suite, remaining, warm=not warmed)
+        warmed = warmed or bool(remaining)
+        for number, (episode, score) in enumerate(scores, start=finished + 1):
+            record = evaluation.record(suite, episode, score, meter.cost(episode, score.peak_bytes))
             if keep_predictions:  # first, so that a task with a record has its predictions too
                 append_predictions(kept_in, record.task, score.predictions)
             append_record(path, record)

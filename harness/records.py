@@ -301,7 +301,10 @@ def _parse_record(path: Path, number: int, line: bytes) -> Record:
         record: Record = _adapter(Record).validate_json(line, strict=True)
     except ValidationError as error:
         raise DataError(_damaged(path, number, _reason(error))) from error
-    if not 0.0 <= record.accuracy <= 1.0:
+    if record.accuracy is None:
+        if not record.failed:
+            raise DataError(_damaged(path, number, "there is no accuracy, and no reason why"))
+    elif not 0.0 <= record.accuracy <= 1.0:
         raise DataError(_damaged(path, number, f"accuracy {record.accuracy} is not between 0 and 1"))
     return record
 

@@ -1,4 +1,4 @@
-"""Learners, suites, backbones, estimators and commands, found by entry-point name and loaded on demand.
+"""Learners, suites, backbones, estimators, reproductions and commands, found by entry-point name and loaded on demand.
 
 Ours are registered exactly like a plug-in's. Listing imports nothing; a plug-in that fails to load is an
 error only for the command that asked for it.
@@ -92,5 +92,7 @@ ESTIMATORS = Registry("estimators", "gradient estimator")
 COMMANDS = Registry("commands", "command")
 DATA = Registry("data", "data keeper")
 """What looks after the data of a suite, by the suite's name; see `lite_bench.harness.data`."""
+REPRODUCTIONS = Registry("reproductions", "reproduction")
+"""Published tables that can be computed again; see `lite_bench.harness.reproduction`."""
 
-REGISTRIES = (LEARNERS, SUITES, BACKBONES, ESTIMATORS, DATA, COMMANDS)
+REGISTRIES = (LEARNERS, SUITES, BACKBONES, ESTIMATORS, DATA, REPRODUCTIONS, COMMANDS)

@@ -21,6 +21,8 @@ class Score:
         classify_seconds: wall time of classifying, synchronised.
         groups: scores of the groups of queries, if there are any.
         predictions: predicted classes of each group's queries in order, if there are groups.
+        failed: why there is no score, or empty.
+        peak_bytes: most memory that tensors took, if it is known.
     """
 
     correct: int
@@ -29,16 +31,23 @@ class Score:
     classify_seconds: float
     groups: tuple[GroupScore, ...] = ()
     predictions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    failed: str = ""
+    peak_bytes: int | None = None
 
     @property
     def values(self) -> list[float]:
-        """What is averaged over: the frame accuracy of each group, or else the task's own accuracy, 0 to 1."""
+        """What is averaged over: the frame accuracy of each group, or else the task's own accuracy, 0 to 1.
+
+        A failed task has none.
+        """
+        if self.failed:
+            return []
         return [group.frame_accuracy for group in self.groups] or [self.correct / self.n_query]
 
     @property
-    def accuracy(self) -> float:
-        """Fraction of queries classified correctly, or the mean of the groups' fractions, 0 to 1."""
-        return sum(self.values) / len(self.values)
+    def accuracy(self) -> float | None:
+        """Fraction of queries classified correctly, or the mean of the groups' fractions, 0 to 1; None if it failed."""
+        return None if self.failed else sum(self.values) / len(self.values)
 
 
 def score_group(name: str, predicted: Sequence[int], labels: Sequence[int]) -> GroupScore:

@@ -47,8 +47,11 @@ class Settings(BaseModel):
         memory_budget: memory to stay within, such as ``16GB``; batch sizes are then chosen by measuring.
         tasks: training tasks in all.
         tasks_per_step: tasks per optimizer step.
-        lr: Adam's learning rate; None means the learner's own or 0.001.
-        lr_halve_every: halve the learning rate after this many tasks; 0 never does.
+        optimizer: of meta-training, ``adam`` or ``sgd`` without momentum.
+        lr: its learning rate; None means the learner's own or 0.001.
+        lr_decay: factor on the learning rate after every ``lr_decay_every`` tasks.
+        lr_decay_every: tasks between two such drops; 0 never drops it.
+        lr_linear: let the learning rate fall linearly from the first task on, to 0 after the last.
         backbone_lr_scale: factor on the learning rate of the backbone's parameters, where they are learned.
         epoch: training tasks of an epoch: an optimizer step ends with it even with fewer tasks than
             ``tasks_per_step``, and every step divides its summed gradient by ``tasks_per_step`` all the same. With 0
@@ -85,8 +88,11 @@ class Settings(BaseModel):
     memory_budget: str | None = None
     tasks: int = Field(10_000, ge=1)
     tasks_per_step: int = Field(16, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
     lr: float | None = Field(None, gt=0)
-    lr_halve_every: int = Field(0, ge=0)
+    lr_decay: float = Field(0.5, gt=0, le=1)
+    lr_decay_every: int = Field(0, ge=0)
+    lr_linear: bool = False
     backbone_lr_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     epoch: int = Field(0, ge=0)
     validate_every: int = Field(1000, ge=0)
@@ -151,6 +157,10 @@ def flag(name: str) -> str:
     return special.get(name, "--" + name.replace("_", "-"))
 
 
+RENAMED = {"lr_halve_every": "lr_decay_every"}
+"""Settings of runs from before 0.1.0 by their names of today."""
+
+
 def validate(values: Mapping[str, Any]) -> Settings:
     """Build settings from plain values.
 
@@ -158,11 +168,12 @@ def validate(values: Mapping[str, Any]) -> Settings:
         UnknownNameError: a key that is not a setting.
         UsageError: a value of the wrong type or range.
     """
+    values = {RENAMED.get(key, key): value for key, value in values.items()}
     unknown = [key for key in values if key not in Settings.model_fields]
     if unknown:
         raise UnknownNameError("setting", unknown[0], Settings.model_fields)
     try:
-        settings = Settings.model_validate(dict(values))
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lite_bench.harness.core import Record
+from lite_bench.harness.cost_statistics import CostSummary, summarise_costs
 from lite_bench.harness.errors import DataError
 from lite_bench.harness.records import Manifest
 
@@ -41,11 +42,13 @@ class SourceScore:
     """One source's score and how much of it is there.
 
     Attributes:
-        estimate: over the tasks done so far, or None if none is.
+        estimate: over the tasks done so far, or None if none is or one failed.
         done: tasks done.
         expected: tasks asked for.
         protocol: tasks that the protocol asks for.
         metrics: what else is reported of it, by name; empty where accuracy is all.
+        failed: tasks that failed; with any, there is no estimate, as a mean of the others would flatter.
+        survivors: over the tasks that did not fail, if any failed.
     """
 
     estimate: Estimate | None
@@ -53,11 +56,13 @@ class SourceScore:
     expected: int
     protocol: int
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    failed: int = 0
+    survivors: Estimate | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every task asked for is done."""
-        return self.estimate is not None and self.done >= self.expected
+        """Whether every task asked for is done, failed or not."""
+        return 0 < self.done >= self.expected
 
     @property
     def partial(self) -> bool:
@@ -73,16 +78,23 @@ class Summary:
         sources: by source, in reporting order.
         groups: mean of the source means by group; None where a source of the group is not complete.
         synthetic: True if any record comes from stand-in data.
+        costs: over all sources, or None if no record has any.
     """
 
     sources: dict[str, SourceScore]
     groups: dict[str, Estimate | None]
     synthetic: bool
+    costs: CostSummary | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every task asked for is done."""
         return all(score.complete for score in self.sources.values())
+
+    @property
+    def failed(self) -> int:
+        """Tasks that failed."""
+        return sum(score.failed for score in self.sources.values())
 
     @property
     def partial(self) -> bool:
@@ -188,24 +200,30 @@ def summarise(manifest: Manifest, records: Mapping[str, Sequence[Record]]) -> Su
     sources = {source: _score(manifest, source, records.get(source, ())) for source in manifest.sources}
     groups = {name: _group(sources, members) for name, members in manifest.groups.items()}
     synthetic = any(record.synthetic for each in records.values() for record in each)
-    return Summary(sources, groups, synthetic)
+    return Summary(sources, groups, synthetic, summarise_costs(records))
 
 
 def _score(manifest: Manifest, source: str, records: Sequence[Record]) -> SourceScore:
     """Score one source."""
-    metrics = {name: _pooled(records, name) for name in manifest.metrics} if records else {}
-    accuracy = _pooled(records, None) if records else None
+    sound = [record for record in records if not record.failed]
+    metrics = {name: _pooled(sound, name) for name in manifest.metrics} if sound else {}
+    accuracy = _pooled(sound, None) if sound else None
     if metrics:
         accuracy = metrics.pop(manifest.metrics[0])
-    return SourceScore(accuracy, len(records), manifest.expected(source), manifest.sources[source], metrics)
+    tasks = (len(records), manifest.expected(source), manifest.sources[source])
+    failed = len(records) - len(sound)
+    if failed:
+        return SourceScore(None, *tasks, failed=failed, survivors=accuracy)
+    return SourceScore(accuracy, *tasks, metrics)
 
 
 def _pooled(records: Sequence[Record], metric: str | None) -> Estimate:
-    """Pool the scores of all tasks: their accuracies, or a metric of all their groups."""
+    """Pool the scores of all tasks, of which none failed: their accuracies, or a metric of all their groups."""
     pairs = [
         (value, record.cluster)
         for record in records
         for value in ([record.accuracy] if metric is None else [group.metric(metric) for group in record.groups])
+        if value is not None
     ]
     values, clusters = [value for value, _ in pairs], [cluster for _, cluster in pairs]
     pooled = estimate(values)

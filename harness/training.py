@@ -109,7 +109,8 @@ class Training:
         self.learner, self.estimator, self.device = assembly.learner, assembly.estimator, assembly.device
         self.module = assembly.module.train()
         groups = parameter_groups(self.module, assembly.backbone, settings.backbone_lr_scale, settings.learner)
-        self.optimizer = torch.optim.Adam(groups, lr=self._base_lr())
+        kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.Adam
+        self.optimizer = kind(groups, lr=self._base_lr())
         self.info = CheckpointInfo(settings.learner, settings.backbone, self.suite.image_size, 0, 0)
 
     def _base_lr(self) -> float:
@@ -303,8 +304,10 @@ class Training:
 
     def _lr(self) -> float:
         """Learning rate of the coming step."""
-        interval = self.settings.lr_halve_every
-        return self._base_lr() * 0.5 ** (self.info.tasks // interval if interval else 0)
+        settings, done = self.settings, self.info.tasks
+        drops = done // settings.lr_decay_every if settings.lr_decay_every else 0
+        left = 1 - done / settings.tasks if settings.lr_linear else 1.0
+        return self._base_lr() * settings.lr_decay**drops * left
 
     def _check_finite(self, outcomes: list[TaskOutcome], lr: float) -> None:
         """Refuse a step that would spoil the weights, before it is taken."""
@@ -348,8 +351,10 @@ class Training:
         means: dict[str, float] = {}
         for source, tasks in self.suite.tasks("validation").items():
             accuracies = []
-            for _, score in evaluation.scores(self.suite, tasks[: self.settings.validation_tasks]):
-                accuracies.extend(score.values)
+            for episode, score in evaluation.scores(self.suite, tasks[: self.settings.validation_tasks]):
+                accuracies.extend(score.values or [0.0])
+                if score.failed:
+                    self.reporter.note(f"{episode.task} failed and counts as 0 % here: {score.failed}")
                 if interruption.is_set():
                     raise InterruptedRunError(f"Stopped while validating. {self._how_to_go_on()}")
             means[source] = estimate(accuracies).mean

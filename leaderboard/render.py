@@ -6,20 +6,28 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from lite_bench.harness.core import LATENESS
+from lite_bench.harness.cost_statistics import CostSummary
+from lite_bench.harness.units import UNKNOWN, scaled, seconds
 from lite_bench.leaderboard.rows import Cell, Row
 from lite_bench.leaderboard.tables import Table
 
 DASH = "–"
 HEAD = ("Rank", "Learner", "Backbone", "Size", "Training")
+COSTS = ("Passes", "MACs", "Published MACs", "Adapt", "Per image", "Params")
 LEFT = ("Learner", "Backbone", "Training")
 CAPTION = (
     "Accuracy in % ± 95 % interval over {scores}. Rank: mean over the sources of the rank in each, where scores "
     "that do not differ significantly share theirs. **Bold**: best, or not significantly worse."
 )
 
+COST_CAPTION = (
+    "Costs are of one task: passes over the support set (F forward, B backward), multiply-accumulates to adapt, true "
+    "and as published tables count, median time to adapt and to classify an image, and parameters of the learner."
+)
 RECOGNITION = "Frames to recognition: % of a video's frames before the first that is recognised; lower is better."
 CLUSTERED = (
     "Scores of one user are not independent, which ± takes them to be; in brackets the 95 % interval that resamples "
@@ -66,15 +74,20 @@ def csv_text(tables: Sequence[Table]) -> str:
 def _markdown_table(table: Table) -> str:
     """Render heading, caption, grid and footnotes."""
     notes = Notes()
-    header = [*HEAD, *table.sources, *table.groups, *table.metrics]
+    with_costs = any(row.costs is not None for row in table.rows)
+    header = [*HEAD, *table.sources, *table.groups, *table.metrics, *(COSTS if with_costs else ())]
     grid = [
         [_escape(name) for name in header],
-        *(_markdown_row(row, len(table.rows), notes) for row in table.rows),
+        *(
+            [*_markdown_row(row, len(table.rows), notes), *(cost_cells(row.costs) if with_costs else [])]
+            for row in table.rows
+        ),
     ]
     title = f"## {table.suite}{' (synthetic)' if table.synthetic else ''}"
     caption = CAPTION.format(scores="(task, video) scores" if table.metrics else "tasks")
     caption = f"{caption} {CLUSTERED}" if table.clustered else caption
     caption = f"{caption} {RECOGNITION}" if any(name.endswith(LATENESS) for name in table.metrics) else caption
+    caption = f"{caption} {COST_CAPTION}" if with_costs else caption
     facts = f"Split {table.split}, task seed {table.seed}, data {table.data[:12]}. {caption}"
     listing = [f"- [{number}] {text}" for number, text in enumerate(notes.texts, start=1)]
     blocks = [title, facts, "\n".join(_grid_lines(grid)), "\n".join(listing)]
@@ -90,6 +103,16 @@ def _markdown_row(row: Row, n_rows: int, notes: Notes) -> list[str]:
     scores = [_score(cell, n_rows, notes) for cell in cells]
     size = str(row.manifest.image_size)
     return [rank, label, _escape(row.manifest.backbone), size, _escape(row.training), *scores]
+
+
+def cost_cells(costs: CostSummary | None) -> list[str]:
+    """Render the columns `COSTS`; what is not known is a dash."""
+    if costs is None:
+        return [DASH] * len(COSTS)
+    figures = [costs.passes, scaled(costs.macs), scaled(costs.published_macs)]
+    figures += [seconds(None if each is None else each.median) for each in (costs.adapt_seconds, costs.query_seconds)]
+    figures.append(scaled(costs.parameters))
+    return [DASH if text in {"", UNKNOWN} else text for text in figures]
 
 
 def _score(cell: Cell, n_rows: int, notes: Notes) -> str:
@@ -153,6 +176,7 @@ def _row_values(row: Row) -> dict[str, Any]:
         "limit": manifest.limit,
         "run": row.run,
         "notes": list(row.notes),
+        "costs": None if row.costs is None else asdict(row.costs),
     }
 
 
@@ -188,5 +212,17 @@ def _score_lines(table: Table) -> Iterator[dict[str, Any]]:
     }
     for row in table.rows:
         values = _row_values(row) | {"notes": " ".join(row.notes)}
+        del values["costs"]
+        values |= _flat_costs(row.costs)
         for score in _score_values(row):
             yield {**head, **values, **score}
+
+
+def _flat_costs(costs: CostSummary | None) -> dict[str, Any]:
+    """Spell out costs one number a column; an empty cell is unknown."""
+    names = ("passes", "macs", "macs_per_query", "published_macs", "parameters", "trainable", "adapted", "peak_bytes")
+    flat = {name: None if costs is None else getattr(costs, name) for name in names}
+    for name in ("adapt_seconds", "query_seconds"):
+        spread = None if costs is None else getattr(costs, name)
+        flat |= {f"{name}_median": spread and spread.median, f"{name}_p95": spread and spread.p95}
+    return {**flat, "uncounted": "" if costs is None else "; ".join(costs.uncounted)}

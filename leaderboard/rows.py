@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from lite_bench.harness.cost_statistics import CostSummary
 from lite_bench.harness.records import Manifest, Results
 from lite_bench.harness.statistics import Estimate, SourceScore, summarise
 from lite_bench.leaderboard.training import read_training
@@ -13,6 +14,7 @@ from lite_bench.leaderboard.training import read_training
 NOT_EVALUATED = "Not part of this evaluation."
 NO_DATA = "The data of this source was missing; see `lite-bench data status`."
 NO_MEAN = "No mean: not every source it averages over is complete."
+FAILED = "{failed} of {done} tasks failed (see their records); a mean over the others would flatter."
 SYNTHETIC = "Stand-in data: shows that everything runs, and says nothing about the real benchmark."
 
 
@@ -53,6 +55,7 @@ class Row:
         metrics: cells of what else is reported of a source, by ``source: metric``; they carry no rank.
         synthetic: True for stand-in data.
         rank: average rank over all sources, None if any is missing.
+        costs: what a task cost, or None if that was not measured.
     """
 
     manifest: Manifest
@@ -66,6 +69,7 @@ class Row:
     synthetic: bool
     metrics: dict[str, Cell] = field(default_factory=dict)
     rank: float | None = None
+    costs: CostSummary | None = None
 
     @property
     def identity(self) -> tuple[str, str, int, str]:
@@ -97,6 +101,7 @@ def make_row(results: Results) -> Row:
         groups=groups,
         synthetic=summary.synthetic,
         metrics=_metric_cells(manifest, summary.sources, sources),
+        costs=summary.costs,
     )
 
 
@@ -131,6 +136,8 @@ def _metric_cells(manifest: Manifest, scores: Mapping[str, SourceScore], cells: 
 
 def _source_cell(score: SourceScore, without: str | None = None) -> Cell:
     """Show a source only when all of it is there; ``without`` says why its data was missing, if it was."""
+    if score.failed:
+        return Cell(None, FAILED.format(failed=score.failed, done=score.done), score.done, score.expected)
     if score.complete:
         return Cell(score.estimate, "", score.done, score.expected)
     if without and not score.done:

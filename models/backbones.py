@@ -26,6 +26,7 @@ from lite_bench.models.weights import load_weights
 
 PER_IMAGE_SUFFIX = "+gn"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAP_DIMENSIONS, TOKEN_DIMENSIONS = 4, 3
 
 
 class Backbone(nn.Module):
@@ -69,22 +70,30 @@ class Backbone(nn.Module):
         self.features = self._measure()
 
     def _measure(self) -> int:
-        training = self.network.training
         try:
-            with torch.no_grad():
-                blank = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
-                shape = self.network.eval()(self.scale(blank)).shape
+            shape = self._shape_of(lambda images: cast("Tensor", self.network(self.scale(images))))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UsageError(
                 f"Backbone {self.name} cannot take images of {self.image_size} pixels ({error}); "
                 "choose another --image-size."
             ) from error
-        self.network.train(training)
         if len(shape) != 2:
             raise UsageError(
                 f"Backbone {self.name} gives features of shape {tuple(shape)}, not [N, D]; choose another."
             )
         return int(shape[1])
+
+    @torch.no_grad()
+    def _shape_of(self, run: Callable[[Tensor], Tensor]) -> torch.Size:
+        """Run one blank image in evaluation mode; every layer's own mode is put back."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            blank = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8, device=self.mean.device)
+            return run(blank).shape
+        finally:
+            for module, training in modes:
+                module.training = training
 
     def scale(self, images: Pixels[Tensor, "N 3 S S"]) -> Float[Tensor, "N channels S S"]:
         """Map images to the range the network works on."""
@@ -106,6 +115,66 @@ class Backbone(nn.Module):
             features = functional_call(self.network, dict(parameters), (pixels,))
         return cast("Tensor", features.to(self.mean.dtype))
 
+    def maps(
+        self, images: Pixels[Tensor, "N 3 S S"], parameters: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "N D h w"]:
+        """Compute the network's last feature maps, those before pooling, in float32 or better.
+
+        The patch tokens of a vision transformer are laid out as their patches lie in the image.
+
+        Args:
+            images: values 0 to 255 [N, 3, S, S].
+            parameters: as in `forward`.
+
+        Raises:
+            UsageError: the network has no such maps.
+        """
+        network = _Maps(self.network)
+        values = {f"network.{key}": value for key, value in (parameters or {}).items()}
+        try:
+            maps = functional_call(network, values, (self.scale(images),))
+        except _NoMapsError as error:
+            raise UsageError(
+                f"Backbone {self.name} gives no feature maps [N, D, h, w] before pooling: {error}; choose a "
+                "convolutional network or a plain vision transformer with --backbone."
+            ) from error
+        return cast("Tensor", maps.to(self.mean.dtype))
+
+    def map_shape(self) -> tuple[int, int, int]:
+        """Measure channels D, height h and width w of the maps.
+
+        Raises:
+            UsageError: the network has none.
+        """
+        _, channels, height, width = self._shape_of(self.maps)
+        return channels, height, width
+
+
+class _NoMapsError(Exception):
+    """A network has no feature maps; says what it has."""
+
+
+class _Maps(nn.Module):
+    """A network whose output is its last feature maps; `functional_call` can replace parameters in ``forward`` only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Compute maps [N, D, h, w]; timm names the part of a network before its pooling ``forward_features``."""
+        network: Any = self.network
+        if not hasattr(network, "forward_features"):
+            raise _NoMapsError("the network has no method forward_features")
+        found: Tensor = network.forward_features(pixels)
+        if found.ndim == MAP_DIMENSIONS:
+            return found.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "") == "NHWC" else found
+        shape, grid = tuple(found.shape), getattr(getattr(network, "patch_embed", None), "grid_size", None)
+        tokens = found[:, getattr(network, "num_prefix_tokens", 0) :]
+        if found.ndim != TOKEN_DIMENSIONS or grid is None or tokens.shape[1] != grid[0] * grid[1]:
+            raise _NoMapsError(f"it gives values of shape {shape}")
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+
 
 class Conv4(nn.Module):
     """Four blocks of 3x3 convolution (64 filters), BatchNorm, ReLU and 2x2 max-pool, flattened.
@@ -126,9 +195,13 @@ class Conv4(nn.Module):
         layers = [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.MaxPool2d(2), nn.ReLU()]
         return nn.Sequential(*layers)
 
+    def forward_features(self, pixels: Float[Tensor, "N channels S S"]) -> Float[Tensor, "N filters h w"]:
+        """Compute maps [N, 64, S // 16, S // 16]."""
+        return cast("Tensor", self.blocks(pixels))
+
     def forward(self, pixels: Float[Tensor, "N channels S S"]) -> Float[Tensor, "N D"]:
         """Compute features [N, 64 (S // 16)^2]."""
-        return cast("Tensor", self.blocks(pixels).flatten(1))
+        return self.forward_features(pixels).flatten(1)
 
 
 def _finish(
@@ -170,6 +243,33 @@ def resnet18_84(name: str, *, image_size: int, pretrained: bool | None = None, w
     return _finish(name, network, image_size, weights)
 
 
+def resnet18_orbit(
+    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
+) -> Backbone:
+    """Build ResNet-18 with a stem padded by 1 pixel, not 3, as ORBIT's baselines at 224 pixels have it.
+
+    Its maps are 110, 55, 55, 28, 14 and 7 pixels wide at 224. timm's weights of ResNet-18 fit, though they were trained
+    with the wider padding.
+    """
+    network = _create_pretrained("resnet18", name, pretrained, weights)
+    network.conv1.padding = (1, 1)
+    config = network.pretrained_cfg
+    return _finish(name, network, image_size, weights, mean=config["mean"], std=config["std"])
+
+
+def resnet34_stride16(
+    name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
+) -> Backbone:
+    """Build ResNet-34 with its last stage kept at stride 16: maps of 14 x 14 at 224 pixels, the network of CTX.
+
+    The last stage is dilated instead of strided, so that weights of the plain ResNet-34 see what they were trained on;
+    the parameters are the same. ``pretrained`` and ``weights`` are as in `timm_backbone`.
+    """
+    network = _create_pretrained("resnet34", name, pretrained, weights, output_stride=16)
+    config = network.pretrained_cfg
+    return _finish(name, network, image_size, weights, mean=config["mean"], std=config["std"])
+
+
 def timm_backbone(
     name: str, *, image_size: int, pretrained: bool | None = None, weights: Path | None = None
 ) -> Backbone:
@@ -187,18 +287,23 @@ def timm_backbone(
         WeightsError: weights cannot be had or do not fit.
     """
     base = name.removeprefix("timm:").removesuffix(PER_IMAGE_SUFFIX)
-    changed = name.endswith(PER_IMAGE_SUFFIX)
-    if changed:
-        _refuse_pretrained(name, pretrained and weights is None)
-    wanted = weights is None and not changed and pretrained is not False
-    network = _create(base, name, pretrained=wanted)
+    network = _create_pretrained(base, name, pretrained, weights)
     if hasattr(network, "set_input_size"):
         _resize(network, name, image_size)
     config = network.pretrained_cfg
     return _finish(name, network, image_size, weights, mean=config["mean"], std=config["std"])
 
 
-def _create(base: str, asked: str, *, pretrained: bool) -> Any:
+def _create_pretrained(base: str, name: str, pretrained: bool | None, weights: Path | None, **options: Any) -> Any:
+    """Create a timm network with its published weights, unless there are others or ``+gn`` changes it."""
+    changed = name.endswith(PER_IMAGE_SUFFIX)
+    if changed:
+        _refuse_pretrained(name, pretrained and weights is None)
+    wanted = weights is None and not changed and pretrained is not False
+    return _create(base, name, pretrained=wanted, **options)
+
+
+def _create(base: str, asked: str, *, pretrained: bool, **options: Any) -> Any:
     import timm
 
     if not timm.is_model(base):
@@ -206,10 +311,10 @@ def _create(base: str, asked: str, *, pretrained: bool) -> Any:
             "backbone", asked, timm.list_models(), "List them with `lite-bench list backbones --timm '*'`."
         )
     if not pretrained:
-        return timm.create_model(base, num_classes=0)
+        return timm.create_model(base, num_classes=0, **options)
     try:
         with cache_only_without_network():
-            return timm.create_model(base, pretrained=True, num_classes=0)
+            return timm.create_model(base, pretrained=True, num_classes=0, **options)
     except Exception as error:
         raise WeightsError(
             f"The pretrained weights of {asked} could not be had ({type(error).__name__}). Without a network, give a "

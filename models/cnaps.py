@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lite_bench.harness.core import Encode, Support
+from lite_bench.harness.core import Encode, Support, TaskSizes
+from lite_bench.harness.measurement.published import NetworkMacs, linear_macs
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.pixels import Pixels
@@ -48,13 +50,26 @@ class HeadGenerator(nn.Module):
         return self.weight(means) + means, self.bias(means).squeeze(1)
 
 
-class CNAPs(nn.Module):
-    """James Requeima, Jonathan Gordon, John Bronskill, Sebastian Nowozin, Richard Turner: Fast and Flexible
-    Multi-Task Classification Using Conditional Neural Adaptive Processes, NeurIPS 2019; as used in the LITE paper.
+def body_macs(body: TaskEncoder, sizes: TaskSizes, network_macs: NetworkMacs) -> int:
+    """Count, as published costs do, the set encoder, the generators and one pass of the modulated body.
 
-    A set encoder embeds the task, its embedding modulates a frozen backbone by FiLM, and class means of the
-    modulated features generate a linear classifier.
-    """  # noqa: D205 - the citation takes two lines
+    FiLM itself is free; averaging the features of the frames of clips takes D for each frame.
+    """
+    per_image = network_macs(body.set_encoder) + network_macs(body.backbone) + body.backbone.features
+    return sizes.images * per_image + linear_macs(body.generators)
+
+
+class CNAPs(nn.Module):
+    """A frozen backbone modulated by a learned embedding of the task, and a generated linear classifier (CNAPs).
+
+    James Requeima, Jonathan Gordon, John Bronskill, Sebastian Nowozin, Richard Turner: Fast and Flexible Multi-Task
+    Classification Using Conditional Neural Adaptive Processes, NeurIPS 2019; as used in the LITE paper. A set encoder
+    embeds the task, its embedding modulates a frozen backbone by FiLM, and class means of the modulated features
+    generate a linear classifier.
+    """
+
+    meta_trained: ClassVar[bool] = True
+    passes: str = "1F"
 
     def __init__(
         self, backbone: Backbone, *, set_statistics: Statistics = "image", gate_penalty: float = 0.001
@@ -81,6 +96,12 @@ class CNAPs(nn.Module):
         with full_precision(features):
             weight, bias = self.head(class_means(features, support.labels, support.way))
         return LinearTask(body, weight, bias)
+
+    def published_macs(self, sizes: TaskSizes, network_macs: NetworkMacs) -> int:
+        """Count one pass of set encoder and body, the class means, and a run of the generated classifier's networks."""
+        n, way, features = sizes.items, sizes.way, self.body.backbone.features
+        means = way * n + n * features
+        return body_macs(self.body, sizes, network_macs) + means + way * linear_macs(self.head)
 
     def classify(self, state: LinearTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Apply the generated classifier to query images."""

@@ -1,4 +1,4 @@
-"""Mahalanobis classification with regularised class covariances, without a matrix inverse.
+"""Mahalanobis classification with regularised class covariances, without a matrix inverse unless asked for.
 
 Logits are -(f - mu_c)^T Q_c^-1 (f - mu_c) with Q_c = lambda_c S_c + (1 - lambda_c) S + beta I, where S_c and S are
 covariances about the class mean and about the overall mean, lambda_c = k_c / (k_c + 1) (Bateni et al., Improved
@@ -8,16 +8,26 @@ rows,
     Q_c = beta I + V^T diag(s_c)^2 V,
 
 V [R, D] holding the support features about their class means and the class means about the overall mean (R = N + C):
-the within-class and between-class parts of the total scatter. So there are two routes to the same numbers:
+the within-class and between-class parts of the total scatter. So there are three routes to the same numbers, whose
+multiplications, but for terms of lower order, are these (a Cholesky factorisation of size n takes n^3/6, a triangular
+solve n (n + 1)/2):
 
-* R < D, Woodbury: one Gram matrix V V^T [R, R] for all classes, one Cholesky of beta I + diag(s_c) V V^T diag(s_c)
-  per class: R^2 D + C R^3/3 multiply-adds.
-* R >= D, direct: the total scatter once, one Cholesky of Q_c [D, D] per class: 2 R D^2 + C D^3/3.
+* ``woodbury``: one Gram matrix V V^T [R, R] for all classes, one Cholesky of beta I + diag(s_c) V V^T diag(s_c) per
+  class, and the class means times V^T: R^2 D + C R^3/6 + C R D to fit, R D + C R (R + 1)/2 per query.
+* ``cholesky``: the total scatter once and the scatter of each class, one Cholesky of Q_c [D, D] per class:
+  (2 N + C) D^2 + C D^3/6 to fit, C D (D + 1)/2 per query.
+* ``inverse``: the same matrices inverted, as the released codes do: (2 N + C) D^2 + C D^3 to fit, C D^2 per query.
+  It is never the cheapest, and is here to compare with.
+
+``auto`` takes woodbury where R < D and cholesky elsewhere. That is the route of fewer multiplications for fitting and
+classifying as many queries as there are support items: the two take the same number at R = D. (With many more queries
+they would meet at a smaller R, by a fifth with 5 classes and by 2 % with 50.) The choice depends on N, C and D alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -25,24 +35,47 @@ from torch import Tensor
 
 from lite_bench.models.class_statistics import class_counts, class_means
 
+Solver = Literal["auto", "woodbury", "cholesky", "inverse"]
+
 
 @dataclass(frozen=True)
-class ClassGaussians:
-    """Class means and factored precisions; exactly one of the two routes is filled.
+class WoodburyGaussians:
+    """Class means, and precisions in the space of the rows of V.
 
     Attributes:
         means: mu_c, [C, D].
-        rows: V for Woodbury, [R, D], else [0, D].
-        scales: s_c, [C, R] for Woodbury, else [0, 0].
-        factors: lower Cholesky factors, [C, R, R] (Woodbury, of Q in row space over beta) or [C, D, D] (direct).
+        rows: V, [R, D].
+        projected: the means in row space, V mu_c, [C, R].
+        scales: s_c, [C, R].
+        factors: lower Cholesky factors of beta I + diag(s_c) V V^T diag(s_c), [C, R, R].
         beta: the ridge, a scalar.
     """
 
     means: Float[Tensor, "C D"]
     rows: Float[Tensor, "R D"]
-    scales: Float[Tensor, "_C R"]
-    factors: Float[Tensor, "C K K"]
+    projected: Float[Tensor, "C R"]
+    scales: Float[Tensor, "C R"]
+    factors: Float[Tensor, "C R R"]
     beta: Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class CholeskyGaussians:
+    """Class means [C, D] and lower Cholesky factors of Q_c [C, D, D]."""
+
+    means: Float[Tensor, "C D"]
+    factors: Float[Tensor, "C D D"]
+
+
+@dataclass(frozen=True)
+class InverseGaussians:
+    """Class means [C, D] and inverses of Q_c [C, D, D]."""
+
+    means: Float[Tensor, "C D"]
+    inverses: Float[Tensor, "C D D"]
+
+
+ClassGaussians = WoodburyGaussians | CholeskyGaussians | InverseGaussians
 
 
 def fit_class_gaussians(
@@ -51,6 +84,7 @@ def fit_class_gaussians(
     way: int,
     beta: float = 1.0,
     compat_one_shot: bool = False,
+    solver: Solver = "auto",
 ) -> ClassGaussians:
     """Estimate the class distributions from a support set.
 
@@ -61,20 +95,34 @@ def fit_class_gaussians(
         beta: weight of the identity in Q_c.
         compat_one_shot: give one-shot classes the released codes' accidental covariance instead of zero: the variance
             across the D entries of their single feature vector, in every cell of the matrix.
+        solver: route to the distances, see above; the numbers are the same.
     """
-    n = len(features)
+    n, width = features.shape
     means = class_means(features, labels, way)
     weights = _covariance_weights(features, labels, way, compat_one_shot)
     ridge = torch.as_tensor(beta, dtype=features.dtype, device=features.device)
-    rows = torch.cat([features - means[labels], means - features.mean(0)])
+    within, between = features - means[labels], means - features.mean(0)
+    if solver == "auto":
+        solver = cheaper_solver(n, way, width)
+    if solver != "woodbury":
+        matrices = _add_ridge(_direct_covariances(within, between, labels, weights), ridge)
+        if solver == "inverse":
+            return InverseGaussians(means, torch.linalg.inv(matrices))
+        return CholeskyGaussians(means, torch.linalg.cholesky(matrices))
+    rows = torch.cat([within, between])
     if compat_one_shot:
         rows = torch.cat([rows, torch.ones_like(rows[:1])])
-    if len(rows) >= features.shape[1]:
-        matrices = _direct_covariances(rows[:n], rows[n : n + way], labels, weights)
-        return ClassGaussians(means, rows[:0], rows[:0, :0], torch.linalg.cholesky(_add_ridge(matrices, ridge)), ridge)
     scales = _row_scales(labels, weights, compat_one_shot)
-    gram = scales.unsqueeze(2) * (rows @ rows.T) * scales.unsqueeze(1)
-    return ClassGaussians(means, rows, scales, torch.linalg.cholesky(_add_ridge(gram, ridge)), ridge)
+    gram = _add_ridge(scales.unsqueeze(2) * (rows @ rows.T) * scales.unsqueeze(1), ridge)
+    return WoodburyGaussians(means, rows, means @ rows.T, scales, torch.linalg.cholesky(gram), ridge)
+
+
+def cheaper_solver(n: int, way: int, features: int) -> Literal["woodbury", "cholesky"]:
+    """Choose the route of fewer multiplications for ``n`` support items, ``way`` classes and ``features`` dimensions.
+
+    See above for the counts.
+    """
+    return "woodbury" if n + way < features else "cholesky"
 
 
 @dataclass(frozen=True)
@@ -133,17 +181,18 @@ def _add_ridge(matrices: Tensor, ridge: Tensor) -> Tensor:
 
 def mahalanobis_squared(gaussians: ClassGaussians, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
     """Compute (f_m - mu_c)^T Q_c^-1 (f_m - mu_c) for all queries and classes."""
-    if len(gaussians.rows):
-        return _through_rows(gaussians, features)
     differences = features.unsqueeze(0) - gaussians.means.unsqueeze(1)
+    if isinstance(gaussians, WoodburyGaussians):
+        return _through_rows(gaussians, features, differences)
+    if isinstance(gaussians, InverseGaussians):
+        return ((differences @ gaussians.inverses) * differences).sum(2).T
     whitened: Tensor = torch.linalg.solve_triangular(gaussians.factors, differences.mT, upper=False)
     return whitened.square().sum(1).T
 
 
-def _through_rows(gaussians: ClassGaussians, features: Tensor) -> Tensor:
+def _through_rows(gaussians: WoodburyGaussians, features: Tensor, differences: Tensor) -> Tensor:
     """Woodbury: d^T Q^-1 d = (|d|^2 - |L^-1 diag(s) V d|^2) / beta, with L L^T = beta I + diag(s) V V^T diag(s)."""
-    differences = features.unsqueeze(0) - gaussians.means.unsqueeze(1)
-    in_rows = (features @ gaussians.rows.T).unsqueeze(0) - (gaussians.means @ gaussians.rows.T).unsqueeze(1)
+    in_rows = (features @ gaussians.rows.T).unsqueeze(0) - gaussians.projected.unsqueeze(1)
     scaled = in_rows * gaussians.scales.unsqueeze(1)
     whitened: Tensor = torch.linalg.solve_triangular(gaussians.factors, scaled.mT, upper=False)
     return ((differences.square().sum(2) - whitened.square().sum(1)) / gaussians.beta).T

@@ -42,3 +42,14 @@ def fix_batch_statistics(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, _BatchNorm):
             child.eval()
+
+
+def use_batch_statistics(module: nn.Module) -> None:
+    """Let every BatchNorm inside ``module`` normalise with the statistics of the batch it sees, at test time as well.
+
+    Its running statistics are given up, so that running it changes nothing in it.
+    """
+    for child in module.modules():
+        if isinstance(child, _BatchNorm):
+            child.track_running_stats = False
+            child.running_mean = child.running_var = child.num_batches_tracked = None

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lite_bench.harness.core import Encode, Support
+from lite_bench.harness.core import Encode, Support, TaskSizes
+from lite_bench.harness.measurement.published import NetworkMacs
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.normalisation import fix_batch_statistics
@@ -26,13 +27,16 @@ class Prototypes:
 
 
 class ProtoNets(nn.Module):
-    """Jake Snell, Kevin Swersky, Richard Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017.
+    """The nearest class mean, with a meta-learned backbone (prototypical networks).
 
-    Classes are the means of their support features; queries go to the nearest. The whole backbone is learned, nothing
-    in it is adapted to the task.
+    Jake Snell, Kevin Swersky, Richard Zemel: Prototypical Networks for Few-shot Learning, NeurIPS 2017. Classes are the
+    means of their support features; queries go to the nearest. The whole backbone is learned, nothing in it is adapted
+    to the task.
     """
 
     task_free_features: ClassVar[bool] = True
+    meta_trained: ClassVar[bool] = True
+    passes: str = "1F"
 
     def __init__(
         self,
@@ -73,6 +77,12 @@ class ProtoNets(nn.Module):
         features = encode(self.backbone, support.images)
         with full_precision(features):
             return Prototypes(class_means(features, support.labels, support.way))
+
+    def published_macs(self, sizes: TaskSizes, network_macs: NetworkMacs) -> int:
+        """Count one pass of the body, and the means with what makes a linear classifier of them."""
+        n, way, features = sizes.items, sizes.way, self.backbone.features
+        body = sizes.images * (network_macs(self.backbone) + features)
+        return body + way * n + n * features + 3 * way * features
 
     def classify(self, state: Prototypes, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Compare query images with the prototypes."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lite_bench.harness.core import Encode, Support
+from lite_bench.harness.core import Encode, Support, TaskSizes
+from lite_bench.harness.measurement.published import NetworkMacs
 from lite_bench.models.backbones import Backbone
-from lite_bench.models.mahalanobis import ClassGaussians, fit_class_gaussians, mahalanobis_squared
+from lite_bench.models.cnaps import body_macs
+from lite_bench.models.mahalanobis import ClassGaussians, Solver, fit_class_gaussians, mahalanobis_squared
 from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 from lite_bench.models.set_encoder import Statistics
@@ -25,12 +28,15 @@ class GaussianTask:
 
 
 class SimpleCNAPs(nn.Module):
-    """Peyman Bateni, Raghav Goyal, Vaden Masrani, Frank Wood, Leonid Sigal: Improved Few-Shot Visual
-    Classification, CVPR 2020.
+    """The modulated backbone of CNAPs, and the nearest class in Mahalanobis distance (Simple CNAPs).
 
-    The body is adapted as in CNAPs; queries go to the class nearest in Mahalanobis distance, with class covariances
-    shrunk towards the covariance of the whole support set. The head has no parameters.
-    """  # noqa: D205 - the citation takes two lines
+    Peyman Bateni, Raghav Goyal, Vaden Masrani, Frank Wood, Leonid Sigal: Improved Few-Shot Visual Classification, CVPR
+    2020. The body is adapted as in CNAPs; queries go to the class nearest in Mahalanobis distance, with class
+    covariances shrunk towards the covariance of the whole support set. The head has no parameters.
+    """
+
+    meta_trained: ClassVar[bool] = True
+    passes: str = "1F"
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class SimpleCNAPs(nn.Module):
         beta: float = 1.0,
         logit_scale: float = 1.0,
         compat_one_shot: bool = False,
+        solver: Solver = "auto",
     ) -> None:
         """Set up the learner.
 
@@ -51,6 +58,8 @@ class SimpleCNAPs(nn.Module):
             beta: weight of the identity in the class covariances.
             logit_scale: factor on the squared distances; the released codes use 1, the paper's text 1/2.
             compat_one_shot: give one-shot classes the released codes' accidental covariance, see `fit_class_gaussians`.
+            solver: how the distances are computed: ``woodbury`` or ``cholesky``, by default the cheaper one; or
+                ``inverse``, the dense inverse of every class matrix, as published. The logits are the same.
         """
         super().__init__()
         self.body = TaskEncoder(backbone, set_statistics)
@@ -58,6 +67,7 @@ class SimpleCNAPs(nn.Module):
         self.beta = beta
         self.logit_scale = logit_scale
         self.compat_one_shot = compat_one_shot
+        self.solver: Solver = solver
 
     def penalty(self) -> Tensor:
         """Regulariser added to the task loss."""
@@ -67,8 +77,23 @@ class SimpleCNAPs(nn.Module):
         """Modulate the body and fit one Gaussian per class."""
         body, features = self.body.adapt(support, encode)
         with full_precision(features):
-            classes = fit_class_gaussians(features, support.labels, support.way, self.beta, self.compat_one_shot)
+            classes = fit_class_gaussians(
+                features, support.labels, support.way, self.beta, self.compat_one_shot, self.solver
+            )
         return GaussianTask(body, classes)
+
+    def published_macs(self, sizes: TaskSizes, network_macs: NetworkMacs) -> int:
+        """Count one pass of set encoder and body, all covariances, and an inverse of each class's, as published.
+
+        What `solver` saves is not in this count.
+        """
+        n, width = sizes.items, self.body.backbone.features
+        covariances = _covariance_macs(n, width) + sum(_covariance_macs(k, width) for k in sizes.class_counts)
+        shrinking = 2 * width**2 + 1
+        inverse = (width**3 - 4 * width) // 3 + width**2  # a multiple of three: (D - 2) D (D + 2)
+        per_class = n + shrinking + inverse
+        heads = sizes.way * per_class + n * width  # the class means are k_c D for each class, N D in all
+        return body_macs(self.body, sizes, network_macs) + covariances + heads
 
     def classify(self, state: GaussianTask, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
         """Score query images by negative squared Mahalanobis distance."""
@@ -82,3 +107,8 @@ class SimpleCNAPs(nn.Module):
         """Score query features by negative squared Mahalanobis distance."""
         with full_precision(features):
             return -self.logit_scale * mahalanobis_squared(state.classes, features)
+
+
+def _covariance_macs(rows: int, features: int) -> int:
+    """Count a covariance as published costs do."""
+    return 2 * features * rows + features**2 * rows + 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import timm
 
 from lite_bench.harness.options import check_options, option_parameters
 from lite_bench.harness.registry import BACKBONES, ESTIMATORS, LEARNERS, SUITES
@@ -68,8 +69,9 @@ def test_a_recipe_fits_what_it_names(path: str) -> None:
     check_options(LEARNERS.load(settings.learner), settings.params, settings.learner, "-P")
     check_options(SUITES.load(settings.suite), settings.suite_options, settings.suite, "-S")
     assert settings.gradient in ESTIMATORS.names()
-    assert settings.backbone in BACKBONES.names()
-    assert settings.image_size in (84, 224)
+    network = settings.backbone.removesuffix("+gn")
+    assert network in BACKBONES.names() or timm.is_model(network)
+    assert settings.image_size in (28, 84, 126, 224, 512)
     text = files(RECIPES).joinpath(Path(path).name).read_text("utf-8")
     assert f" --config {path} " in text
     for gradient in re.findall(r"--gradient\s+(?:# )?([a-z-]+)", text):
@@ -86,8 +88,10 @@ def test_every_row_of_the_table_has_a_recipe() -> None:
 def test_a_recipe_of_orbit_holds_the_published_settings(name: str) -> None:
     settings, text = recipe(name)
     row, small = TABLE[name], name.endswith("_84")
-    assert f"{settings.learner}_{settings.backbone.removesuffix('_84')}_{settings.image_size}" == name
+    network = settings.backbone.removesuffix("_84").removesuffix("_orbit")
+    assert f"{settings.learner}_{network}_{settings.image_size}" == name
     assert settings.backbone.endswith("_84") == small
+    assert settings.backbone.endswith("_orbit") == name.endswith("_resnet18_224")
     figure, comment = r"([\d.]+)(?: \([\d.]+\))?", " ".join(text.replace("#", " ").split())
     found = re.search(f"clean {figure} and {figure} %, clutter {figure} and {figure} %", comment)
     assert found is not None

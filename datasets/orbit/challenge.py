@@ -11,19 +11,23 @@ from lite_bench.harness.errors import DataError, UsageError
 
 Predictions = Mapping[Task, Mapping[str, Sequence[int]]]
 """Predicted class of every frame in order, by video, by task."""
+Macs = Mapping[Task, int | None]
+"""Multiply-accumulates of adapting, as published costs count them, by task; None where they are not known."""
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 
-def challenge_file(predictions: Predictions, plan_of: Callable[[Task], tuple[str, Plan]]) -> dict[str, Any]:
+def challenge_file(predictions: Predictions, macs: Macs, plan_of: Callable[[Task], tuple[str, Plan]]) -> dict[str, Any]:
     """Bring predictions into the challenge's form.
 
     Args:
         predictions: of tasks of one source.
+        macs: of the same tasks; those that are left out are not known.
         plan_of: gives the user and the plan of a task.
 
     Returns:
         user -> one entry for each task, in order of the tasks: ``task_object_list``, the objects in order of their
-        labels, and ``task_videos``, video -> number of the frame as in its file's name -> predicted class. Padding is
-        left out. The challenge's ``task_macs_to_personalise`` is left out too, for predictions do not say it.
+        labels, ``task_videos``, video -> number of the frame as in its file's name -> predicted class, without padding,
+        and ``task_macs_to_personalise``, a text such as ``2.65T``, or None.
 
     Raises:
         UsageError: the tasks are of several sources.
@@ -39,8 +43,18 @@ def challenge_file(predictions: Predictions, plan_of: Callable[[Task], tuple[str
         user, plan = plan_of(task)
         names = [each.name for each in plan.objects]
         videos = _videos(task, predictions[task], plan)
-        users.setdefault(user, []).append({"task_object_list": names, "task_videos": videos})
+        cost = macs.get(task)
+        entry = {"task_object_list": names, "task_videos": videos}
+        users.setdefault(user, []).append({**entry, "task_macs_to_personalise": None if cost is None else short(cost)})
     return users
+
+
+def short(number: int) -> str:
+    """Write a count as the challenge's files do: two decimals and T, G, M or K, or B where it is smaller still."""
+    for unit, letter in UNITS:
+        if number > unit:
+            return f"{number / unit:.2f}{letter}"
+    return f"{number:.2f}B"
 
 
 def _videos(task: Task, predicted: Mapping[str, Sequence[int]], plan: Plan) -> dict[str, dict[int, int]]:

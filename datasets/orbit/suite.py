@@ -20,7 +20,7 @@ import numpy as np
 
 from lite_bench.datasets.episodes import check_image_size, check_task, suite_id
 from lite_bench.datasets.orbit.annotations import frames_with_object
-from lite_bench.datasets.orbit.challenge import Predictions, challenge_file
+from lite_bench.datasets.orbit.challenge import Macs, Predictions, challenge_file
 from lite_bench.datasets.orbit.episodes import evaluation_episode, pretraining_episode, training_episode
 from lite_bench.datasets.orbit.frames import read_frames
 from lite_bench.datasets.orbit.layout import find_root, found_roots, missing_root
@@ -333,17 +333,18 @@ class Orbit:
     def _load(self, wanted: Sequence[tuple[Video, int]]) -> np.ndarray:
         return read_frames(wanted, self._image_size)
 
-    def predictions(self, tasks: Predictions) -> dict[str, Any]:
-        """Bring predicted classes into the form of the ORBIT challenge; see `challenge_file`.
+    def predictions(self, tasks: Predictions, macs: Macs) -> dict[str, Any]:
+        """Bring predicted classes and costs into the form of the ORBIT challenge; see `challenge_file`.
 
         Args:
             tasks: predicted class of every frame in order, by video, by task.
+            macs: multiply-accumulates of adapting as published costs count them, by task.
 
         Raises:
             UsageError: the tasks are of two modes or of another suite.
             DataError: predictions do not fit their task.
         """
-        return challenge_file(tasks, self.plan)
+        return challenge_file(tasks, macs, self.plan)
 
 
 def missing(found: Mapping[Any, SourceData]) -> list[tuple[str, str]]:

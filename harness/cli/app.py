@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lite_bench.harness.cli.cost import cost
 from lite_bench.harness.cli.data import data
 from lite_bench.harness.cli.doctor import doctor
 from lite_bench.harness.cli.evaluate import evaluate_command
@@ -19,6 +20,7 @@ from lite_bench.harness.cli.listing import list_objects
 from lite_bench.harness.cli.predictions import predictions
 from lite_bench.harness.cli.profile import profile
 from lite_bench.harness.cli.quickstart import quickstart
+from lite_bench.harness.cli.reproduce import reproduce
 from lite_bench.harness.cli.train import train
 from lite_bench.harness.errors import LiteBenchError, PluginError
 from lite_bench.harness.registry import COMMANDS, distribution_of, load_entry
@@ -65,7 +67,9 @@ def build_app() -> typer.Typer:
     app.command("eval")(evaluate_command)
     app.command("gradients")(gradients)
     app.command("profile")(profile)
+    app.command("cost")(cost)
     app.command("predictions")(predictions)
+    app.command("reproduce")(reproduce)
     app.add_typer(data)
     app.command("list")(list_objects)
     app.command("info")(info)

@@ -159,7 +159,8 @@ def _evaluate(
         def notify(source: str, done: int, total: int, record: Record | None) -> None:
             accuracies = correct.setdefault(source, [])
             if record is not None:
-                accuracies += [group.frame_accuracy for group in record.groups] or [record.accuracy]
+                own = [] if record.accuracy is None else [record.accuracy]
+                accuracies += [group.frame_accuracy for group in record.groups] or own
             detail = f"acc {sum(accuracies) / len(accuracies):.1%}" if accuracies else ""
             progress.update(source, done, total, detail)
 

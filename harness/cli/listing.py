@@ -13,10 +13,14 @@ import typer
 from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import print_json, print_table, say
 from lite_bench.harness.errors import PluginError, UnknownNameError, UsageError, WeightsError
-from lite_bench.harness.registry import OWN_DISTRIBUTION, REGISTRIES, Registry, distribution_of, load_entry
+from lite_bench.harness.registry import LEARNERS, OWN_DISTRIBUTION, REGISTRIES, Registry, distribution_of, load_entry
+from lite_bench.harness.units import UNKNOWN
 
 PLUGINS = "plugins"
 COLUMNS = ("name", "description", "distribution", "version")
+LEARNER_COLUMNS = ("name", "description", "meta-trained", "passes", "distribution", "version")
+DECLARED = {"meta-trained": "meta_trained", "passes": "passes"}
+"""Columns of learners, and the class attributes that they show."""
 PLUGIN_COLUMNS = ("name", "kind", "distribution", "version", "target", "status")
 
 
@@ -48,7 +52,7 @@ def list_objects(
     elif kind == PLUGINS:
         rows, columns = plugin_rows(), PLUGIN_COLUMNS
     else:
-        rows, columns = object_rows(registries[kind]), COLUMNS
+        rows, columns = object_rows(registries[kind]), LEARNER_COLUMNS if kind == LEARNERS.kind else COLUMNS
     if json:
         print_json(rows)
         return
@@ -61,6 +65,8 @@ def _cell(row: dict[str, Any], column: str) -> str:
     if column == "status":
         return str(row["error"] or "ok")
     value = row[column]
+    if value is None:
+        return UNKNOWN
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
@@ -70,7 +76,10 @@ def object_rows(registry: Registry) -> list[dict[str, Any]]:
     for entry in registry.entries():
         owner, version = distribution_of(entry)
         description = describe_target(entry.module, entry.attr)
-        rows.append({"name": entry.name, "description": description, "distribution": owner, "version": version})
+        row = {"name": entry.name, "description": description, "distribution": owner, "version": version}
+        if registry is LEARNERS:
+            row |= {column: declared_value(entry.module, entry.attr, name) for column, name in DECLARED.items()}
+        rows.append(row)
     return rows
 
 
@@ -120,16 +129,48 @@ def timm_rows(pattern: str) -> list[dict[str, Any]]:
     return [{"name": name, "pretrained": bool(timm.is_model_pretrained(name))} for name in names]
 
 
-def describe_target(module: str, attribute: str, hops: int = 3) -> str:
+def describe_target(module: str, attribute: str) -> str:
     """Read the first paragraph of a docstring from source text.
 
     Args:
         module: dotted name of a module.
         attribute: dotted name of a class or function in it.
-        hops: how many re-exports to follow.
 
     Returns:
         one line, empty if there is no source or no docstring.
+    """
+    node = find_definition(module, attribute)
+    if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return ""
+    paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0]
+    return " ".join(paragraph.replace("`", "").split())
+
+
+def declared_value(module: str, attribute: str, name: str) -> Any:
+    """Read a class attribute that is written as a plain value from source text, or give None.
+
+    Args:
+        module: dotted name of a module.
+        attribute: dotted name of a class in it.
+        name: of the class attribute.
+    """
+    node = find_definition(module, attribute)
+    for statement in node.body if isinstance(node, ast.ClassDef) else []:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
+        value = getattr(statement, "value", None)
+        if named and isinstance(value, ast.Constant):
+            return value.value
+    return None
+
+
+def find_definition(module: str, attribute: str, hops: int = 3) -> ast.AST | None:
+    """Find a class or function in source text.
+
+    Args:
+        module: dotted name of a module.
+        attribute: dotted name in it.
+        hops: how many re-exports to follow.
     """
     path = find_source(module)
     try:
@@ -137,18 +178,15 @@ def describe_target(module: str, attribute: str, hops: int = 3) -> str:
     except (OSError, SyntaxError, ValueError):
         tree = None
     if path is None or tree is None:
-        return ""
+        return None
     node: ast.AST = tree
     for name in attribute.split("."):
         definition = _definition(node, name)
         if definition is None:
             origin = _re_export(tree, name, module, is_package=path.stem == "__init__")
-            return describe_target(*origin, hops - 1) if origin and hops else ""
+            return find_definition(*origin, hops - 1) if origin and hops else None
         node = definition
-    if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        return ""
-    paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0]
-    return " ".join(paragraph.replace("`", "").split())
+    return node
 
 
 def _definition(node: ast.AST, name: str) -> ast.AST | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,9 @@ from lite_bench.harness.cli import flags
 from lite_bench.harness.cli.output import say
 from lite_bench.harness.errors import RunError, UsageError
 from lite_bench.harness.files import write_atomically
+
+if TYPE_CHECKING:
+    from lite_bench.harness.core import Task
 
 
 def predictions(
@@ -38,8 +42,25 @@ def predictions(
     if form is None:
         raise UsageError(f"Suite {opened.id} has no file of predictions of its own; name another by --suite.")
     content, done, expected = collect(folder.path, opened, source)
-    write_atomically(output, json.dumps(form(content), ensure_ascii=False) + "\n")
+    macs = macs_to_adapt(folder.path, opened, content)
+    write_atomically(output, json.dumps(form(content, macs), ensure_ascii=False) + "\n")
     say(f"Wrote {output}: {done} of {expected} tasks{'' if done == expected else '; the evaluation is not finished'}.")
+    if unknown := sum(each is None for each in macs.values()):
+        say(
+            f"The records of {unknown} tasks do not say what adapting cost as published tables count it; that is left "
+            "open in the file."
+        )
+
+
+def macs_to_adapt(run: Path, suite: Any, tasks: Iterable[Task]) -> dict[Task, int | None]:
+    """Read from the records what adapting to each of ``tasks`` cost, as published tables count it."""
+    from lite_bench.harness.records import read_records, records_path
+
+    wanted = list(tasks)
+    paths = [records_path(run, suite.id, source) for source in sorted({task.source for task in wanted})]
+    costs = {record.task: record.cost for path in paths for record in read_records(path)}
+    found = [(task, costs.get(str(task))) for task in wanted]
+    return {task: None if cost is None else cost.published_macs for task, cost in found}
 
 
 def collect(run: Path, suite: Any, source: str | None) -> tuple[dict[Any, dict[str, list[int]]], int, int]:

@@ -123,7 +123,8 @@ def compare(learner: str, before: RunFolder, after: RunFolder) -> Gain:
     accuracies = []
     for run in (before, after):
         (results,) = read_results(run.path)
-        accuracies.append({r.task: r.accuracy for records in results.records.values() for r in records})
+        listed = (r for records in results.records.values() for r in records)
+        accuracies.append({r.task: r.accuracy for r in listed if r.accuracy is not None})
     shared = sorted(accuracies[0].keys() & accuracies[1].keys())
     first, second = ([100 * each[task] for task in shared] for each in accuracies)
     difference = estimate([b - a for a, b in zip(first, second, strict=True)])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lite_bench.harness.cli.output import print_json, print_table, say
 from lite_bench.harness.core import LATENESS
+from lite_bench.harness.units import UNKNOWN, scaled, seconds
 
 if TYPE_CHECKING:
-    from lite_bench.harness.records import Manifest
+    from lite_bench.harness.cost_statistics import CostSummary, Spread
+    from lite_bench.harness.records import Manifest, Results
     from lite_bench.harness.runs import RunFolder
     from lite_bench.harness.statistics import Estimate, SourceScore, Summary
 
@@ -33,6 +36,9 @@ def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:
     else:
         print_table(columns_of(summary), _rows(summary, manifest), title=manifest.suite)
         _name_missing(manifest, summary)
+        _name_failed(results, summary)
+        if summary.costs is not None:
+            print_table(["cost", "of a task"], cost_rows(summary.costs), title="cost")
     write_leaderboard(run.path, [run.path])
     say(f"Results: {run.path}\nNext: lite-bench leaderboard {run.path.parent.parent}")
 
@@ -50,6 +56,39 @@ def _name_missing(manifest: Manifest, summary: Summary) -> None:
     names = ", ".join(name for name in manifest.missing if not summary.sources[name].done)
     if names:
         say(f"Not evaluated, because their data is missing: {names}. See `lite-bench data status`.")
+
+
+def _name_failed(results: Results, summary: Summary) -> None:
+    for name, score in summary.sources.items():
+        if not score.failed:
+            continue
+        reason = next(record.failed for record in results.records[name] if record.failed)
+        others = f" Over the {score.done - score.failed} others it is {estimate_text(score.survivors)}." * bool(
+            score.survivors
+        )
+        say(f"{score.failed} of {score.done} tasks of {name} failed, so there is no mean.{others} The first: {reason}")
+
+
+def cost_rows(costs: CostSummary) -> list[list[str]]:
+    """List what a task and an image cost, for people."""
+    rows = [
+        ["passes over the support set", costs.passes or UNKNOWN],
+        ["MACs to adapt", scaled(costs.macs)],
+        ["MACs to adapt, published counting", scaled(costs.published_macs)],
+        ["MACs per classified image", scaled(costs.macs_per_query)],
+        ["time to adapt", spread_text(costs.adapt_seconds)],
+        ["time per classified image", spread_text(costs.query_seconds)],
+        ["parameters", UNKNOWN if costs.parameters is None else f"{costs.parameters:,}"],
+        ["of these meta-trained", UNKNOWN if costs.trainable is None else f"{costs.trainable:,}"],
+        ["numbers that adapt to a task", scaled(costs.adapted)],
+        ["peak memory of tensors", scaled(costs.peak_bytes, "B")],
+    ]
+    return [*rows, *([["not counted", ", ".join(costs.uncounted)]] if costs.uncounted else [])]
+
+
+def spread_text(times: Spread | None) -> str:
+    """Write a time with its spread."""
+    return UNKNOWN if times is None else f"{seconds(times.median)} (95 % within {seconds(times.p95)})"
 
 
 def columns_of(summary: Summary) -> list[str]:
@@ -119,6 +158,8 @@ def _plain(summary: Summary, manifest: Manifest) -> dict[str, Any]:
                 for metric, value in score.metrics.items()
             },
             "done": score.done,
+            "failed": score.failed,
+            "survivors": score.survivors and score.survivors.mean,
             "expected": score.expected,
             "protocol": score.protocol,
             "missing": manifest.missing.get(name),
@@ -130,4 +171,5 @@ def _plain(summary: Summary, manifest: Manifest) -> dict[str, Any]:
         name: group and {"accuracy": group.mean, "half_width": group.half_width}
         for name, group in summary.groups.items()
     }
-    return {"partial": summary.partial, "sources": sources, "groups": groups}
+    costs = None if summary.costs is None else asdict(summary.costs)
+    return {"partial": summary.partial, "failed": summary.failed, "sources": sources, "groups": groups, "costs": costs}

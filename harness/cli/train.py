@@ -66,10 +66,15 @@ def train(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option("--lr", help="Adam's learning rate (default: the learner's, or 0.001).", rich_help_panel=PANEL),
+        typer.Option("--lr", help="Learning rate (default: the learner's, or 0.001).", rich_help_panel=PANEL),
     ] = None,
-    lr_halve_every: Annotated[
-        int | None, typer.Option("--lr-halve-every", help="Halve it after this many tasks.", rich_help_panel=PANEL)
+    lr_decay_every: Annotated[
+        int | None,
+        typer.Option(
+            "--lr-decay-every",
+            help="Halve it after every so many tasks (lr_decay in a --config file sets another factor).",
+            rich_help_panel=PANEL,
+        ),
     ] = None,
     validate_every: Annotated[
         int | None,
@@ -111,7 +116,7 @@ def train(
         "data_dir": data_dir, "backbone": backbone, "pretrained": pretrained, "weights": weights,
         "image_size": image_size, "params": flags.learner_params(param), "gradient": gradient,
         "lite_h": number_or_auto(lite_h), "tasks": tasks, "tasks_per_step": tasks_per_step, "lr": lr,
-        "lr_halve_every": lr_halve_every, "validate_every": validate_every, "validation_tasks": validation_tasks,
+        "lr_decay_every": lr_decay_every, "validate_every": validate_every, "validation_tasks": validation_tasks,
         "batch_size": batch_size, "query_batch_size": query_batch_size, "memory_budget": memory_budget,
         "precision": precision, "device": device, "workers": workers, "seed": seed,
     }  # fmt: skip

@@ -13,8 +13,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,19 @@ class Peak:
 def measure_peak(work: Callable[[], object], device: torch.device) -> Peak:
     """Run ``work`` once and give its peak memory."""
     return _on_gpu(work, device) if device.type == "cuda" else _on_cpu(work)
+
+
+def with_device_peak(work: Callable[[], T], device: torch.device) -> tuple[T, int | None]:
+    """Run ``work`` and give its result, with the most memory that tensors took on a GPU above what they took before.
+
+    None on a CPU, where only a profiler could tell.
+    """
+    if device.type != "cuda":
+        return work(), None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = work()
+    return result, torch.cuda.max_memory_allocated(device) - before
 
 
 def _on_gpu(work: Callable[[], object], device: torch.device) -> Peak:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lite_bench.baselines.finetuner import FineTuner, new_head
 from lite_bench.harness.core import Episode
-from lite_bench.harness.errors import UsageError
+from lite_bench.harness.errors import DivergedError, UsageError
 from lite_bench.models.encoding import FullEncode
 from lite_bench.models.estimators import Full
 from tests.models.toys import build, clip_episode, gradient, tiny_backbone, tiny_episode
@@ -191,3 +191,18 @@ def test_training_tasks_of_other_classes_than_the_head_has_are_refused(classes: 
     learner = build(FineTuner, pretrain_classes=classes)
     with pytest.raises(UsageError, match=f"pretrain_classes={classes} does not fit a training task of 3 classes: .*"):
         gradient(learner, EPISODE, Full(0, 100))
+
+
+def test_summed_batches_scale_the_rate_with_the_number_of_batches() -> None:
+    """With equal chunks the sum of their means is the mean times their number."""
+    episode = tiny_episode(n=9, way=3)
+    summed = build(FineTuner, steps=4, sum_batches=True).adapt(episode.support, FullEncode(3))
+    plain = build(FineTuner, steps=4, inner_lr=0.3).adapt(episode.support, FullEncode(3))
+    torch.testing.assert_close(summed.weight, plain.weight, rtol=1e-10, atol=1e-12)
+    whole = build(FineTuner, steps=4, sum_batches=True).adapt(episode.support, FullEncode(9))
+    assert not torch.allclose(whole.weight, summed.weight)
+
+
+def test_a_diverging_fit_is_named_with_its_step() -> None:
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+ of 50"):
+        build(FineTuner, inner_lr=float("inf")).adapt(tiny_episode(n=9, way=3).support, FullEncode(9))

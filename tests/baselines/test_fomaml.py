@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lite_bench.baselines.fomaml import FirstOrderMAML
+from lite_bench.harness.assembly import check_estimator_fits
 from lite_bench.harness.core import Episode
+from lite_bench.harness.errors import DivergedError, IncompatibleError
 from lite_bench.harness.step import accumulate_task_gradient
 from lite_bench.models.encoding import FullEncode
 from lite_bench.models.estimators import Exact, Full, Lite
@@ -138,3 +140,101 @@ def test_parameters_without_a_gradient_stay_as_they_are() -> None:
     learner.backbone.network.unused = nn.Parameter(torch.ones(3).double())
     state = learner.adapt(EPISODE.support, FullEncode(4))
     assert torch.equal(state.backbone["unused"].detach(), torch.ones(3).double())
+
+
+def test_summed_batches_scale_the_step_with_the_number_of_batches() -> None:
+    """With equal chunks the sum of their means is the mean times their number, so the rates grow by it."""
+    summed = build(FirstOrderMAML, sum_batches=True, **RATES).adapt(EPISODE.support, FullEncode(3))
+    scaled = {**RATES, "inner_lr": 3 * RATES["inner_lr"], "backbone_lr": 3 * RATES["backbone_lr"]}
+    plain = build(FirstOrderMAML, **scaled).adapt(EPISODE.support, FullEncode(3))
+    torch.testing.assert_close(summed.weight, plain.weight, rtol=1e-10, atol=1e-12)
+    for name, value in plain.backbone.items():
+        torch.testing.assert_close(summed.backbone[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_unequal_batches_weigh_by_their_own_size() -> None:
+    """Chunks of 4, 4 and 1: the last image weighs four times as much as another."""
+    learner = build(FirstOrderMAML, sum_batches=True, **{**RATES, "steps": 1})
+    state = learner.adapt(EPISODE.support, FullEncode(4))
+    features = learner.backbone(EPISODE.support.images).detach()
+    each = nn.functional.one_hot(EPISODE.support.labels, 3) - torch.full((3,), 1 / 3, dtype=torch.float64)
+    weights = [1 / 4] * 8 + [1.0]
+    bias = RATES["inner_lr"] * sum(w * e for w, e in zip(weights, each, strict=True))
+    weight = RATES["inner_lr"] * sum(w * torch.outer(e, f) for w, e, f in zip(weights, each, features, strict=True))
+    torch.testing.assert_close(state.bias, bias, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(state.weight, weight, rtol=1e-10, atol=1e-12)
+
+
+def maml_loss(learner: Any, values: list[Tensor], episode: Episode, steps: int) -> Tensor:
+    """The query loss of MAML as a function of the initial weights, written plainly."""
+    names = [name for name, _ in learner.backbone.network.named_parameters()]
+    support = episode.support
+    weight = torch.zeros(support.way, learner.backbone.features, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(support.way, dtype=torch.float64, requires_grad=True)
+
+    def logits(images: Tensor) -> Tensor:
+        features = learner.backbone(images, dict(zip(names, values, strict=True)))
+        scores: Tensor = features @ weight.T + bias
+        return scores
+
+    for _ in range(steps):
+        loss = cross_entropy(logits(support.images), support.labels)
+        *body, head, offset = torch.autograd.grad(loss, [*values, weight, bias], create_graph=True)
+        values = [v - RATES["backbone_lr"] * g for v, g in zip(values, body, strict=True)]
+        weight, bias = weight - RATES["inner_lr"] * head, bias - RATES["inner_lr"] * offset
+    (batch,) = episode.query
+    return cross_entropy(logits(batch.images), batch.labels)
+
+
+@pytest.mark.parametrize("batch_size", [2, 100])
+@pytest.mark.parametrize("chunk", [4, 100])
+def test_second_order_is_the_derivative_through_the_steps(batch_size: int, chunk: int) -> None:
+    """Against central differences of the whole of MAML in float64, and against plain autograd."""
+    learner = build(FirstOrderMAML, second_order=True, **RATES)
+    found = gradient(learner, EPISODE, Full(0, chunk), batch_size)
+    values = [p.detach().clone().requires_grad_() for p in learner.backbone.network.parameters()]
+    loss = maml_loss(learner, values, EPISODE, RATES["steps"])
+    plain = torch.cat([g.flatten() for g in torch.autograd.grad(loss, values)])
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12)
+    first = gradient(build(FirstOrderMAML, **RATES), EPISODE, Full(0, 4))
+    assert (first - found).norm() > 1e-3 * found.norm()
+    direction = [torch.randn(v.shape, generator=torch.Generator().manual_seed(1), dtype=v.dtype) for v in values]
+    step = 1e-5
+    ends = []
+    for sign in (1, -1):
+        moved = [(v + sign * step * d).detach().requires_grad_() for v, d in zip(values, direction, strict=True)]
+        ends.append(maml_loss(learner, moved, EPISODE, RATES["steps"]))
+    slope = (ends[0] - ends[1]).item() / (2 * step)
+    along = (found @ torch.cat([d.flatten() for d in direction])).item()
+    assert slope == pytest.approx(along, rel=1e-5)
+
+
+def test_second_order_adapts_as_first_order_does_and_clamps() -> None:
+    whole, first = (build(FirstOrderMAML, second_order=order, **RATES) for order in (True, False))
+    found, expected = (learner.adapt(EPISODE.support, FullEncode(4)) for learner in (whole, first))
+    torch.testing.assert_close(found.weight.detach(), expected.weight, rtol=1e-10, atol=1e-12)
+    bound = float(gradient(whole, EPISODE, Full(0, 4)).abs().median())
+    clamped = gradient(build(FirstOrderMAML, second_order=True, clamp=bound, **RATES), EPISODE, Full(0, 4))
+    assert float(clamped.abs().max()) == pytest.approx(bound)
+
+
+def test_transductive_normalises_with_the_batch_and_changes_nothing_in_itself() -> None:
+    learner = build(FirstOrderMAML, transductive=True, **RATES)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    assert not any("running" in name for name in before)
+    state = learner.adapt(EPISODE.support, FullEncode(100))
+    (batch,) = EPISODE.query
+    together = learner.classify(state, batch.images)
+    alone = torch.cat([learner.classify(state, batch.images[i : i + 1]) for i in range(len(batch.labels))])
+    assert not torch.allclose(together, alone)
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+    with pytest.raises(IncompatibleError, match="batch statistics"):
+        check_estimator_fits(learner, Exact(0, 4))
+    check_estimator_fits(learner, Full(0, 4))
+
+
+@pytest.mark.parametrize(("order", "steps"), [(False, 3), (True, 3)])
+def test_a_diverging_inner_loop_is_named_with_its_step(order: bool, steps: int) -> None:
+    learner = build(FirstOrderMAML, steps=steps, inner_lr=1e300, backbone_lr=1e300, second_order=order)
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step [23] of 3"):
+        learner.adapt(EPISODE.support, FullEncode(100))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lite_bench.harness.assembly import Assembly, assemble, build_estimator, build_suite
 from lite_bench.harness.cli import main
-from lite_bench.harness.core import Encode, Suite, Support
+from lite_bench.harness.core import Encode, Record, Suite, Support
 from lite_bench.harness.records import file_name
 from lite_bench.harness.runs import RunFolder, create_run
 from lite_bench.harness.settings import Settings, validate
@@ -134,6 +134,13 @@ def timeless(run: RunFolder) -> list[dict[str, Any]]:
     """The metrics of a run without its times."""
     lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
     return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def untimed(record: Record) -> Record:
+    """A record without what the machine has a part in: times and memory."""
+    assert record.cost is not None
+    cost = replace(record.cost, peak_bytes=None)
+    return replace(record, adapt_seconds=0.0, classify_seconds=0.0, cost=cost)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from lite_bench.harness.evaluation import Evaluation, evaluate
 from lite_bench.harness.records import read_manifest, read_records, read_results, records_path, results_folder
 from lite_bench.harness.scoring import Score
 from lite_bench.harness.settings import Settings
-from tests.harness.small import TASK, Killed, small_settings, small_suite
+from tests.harness.small import TASK, Killed, small_settings, small_suite, untimed
 
 SETTINGS = small_settings(suite_options={**TASK, "tasks": 4}, limit=3)
 
@@ -35,11 +34,12 @@ def evaluation(settings: Settings = SETTINGS, checkpoint: str = "untrained") -> 
 
 
 def results(run: Path, suite: Suite) -> dict[str, list[Record]]:
-    """Records by source in file order, without their times."""
+    """Records by source in file order, without their times and memory."""
     found = {}
     for source in suite.tasks("test"):
-        records = read_records(records_path(run, suite.id, source))
-        found[source] = [dataclasses.replace(r, adapt_seconds=0.0, classify_seconds=0.0) for r in records]
+        listed = read_records(records_path(run, suite.id, source))
+        assert all(record.cost and record.cost.peak_bytes for record in listed)
+        found[source] = [untimed(record) for record in listed]
     return found
 
 
@@ -56,6 +56,7 @@ def test_every_task_asked_for_has_a_record_in_order(suite: Suite, whole: dict[st
         assert [record.task for record in whole[source]] == [str(task) for task in tasks[:3]]
         for record in whole[source]:
             assert (record.way, record.n_support, record.n_query) == (3, 6, 6)
+            assert record.accuracy is not None
             assert (record.accuracy * 6) % 1 == pytest.approx(0)
             assert (record.checkpoint, record.data, record.image_size) == ("untrained", suite.fingerprint, 28)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lite_bench.harness.cli.listing import describe_target, find_source, list_objects, plugin_rows
+from lite_bench.harness.cli.listing import declared_value, describe_target, find_source, list_objects, plugin_rows
 from lite_bench.harness.errors import UnknownNameError, UsageError
-from lite_bench.harness.registry import LEARNERS, REGISTRIES, Registry
+from lite_bench.harness.registry import LEARNERS, OWN_DISTRIBUTION, REGISTRIES, SUITES, Registry
 
 HEAVY = ("torch", "torchvision", "timm", "numpy", "matplotlib", "scipy", "tensorflow_datasets")
 
@@ -36,9 +37,29 @@ def test_lists_every_object_with_a_description(registry: Registry) -> None:
 
 
 def test_plain_output_is_tab_separated() -> None:
-    header, *rows = listed("learners").splitlines()
+    header, *rows = listed("suites").splitlines()
     assert header == "name\tdescription\tdistribution\tversion"
-    assert [row.split("\t")[0] for row in rows] == LEARNERS.names()
+    assert [row.split("\t")[0] for row in rows] == SUITES.names()
+
+
+def test_learners_say_whether_they_are_meta_trained_and_how_many_passes_they_take() -> None:
+    header = listed("learners").splitlines()[0]
+    assert header == "name\tdescription\tmeta-trained\tpasses\tdistribution\tversion"
+    for row in json.loads(listed("learners", "--json")):
+        if row["distribution"] != OWN_DISTRIBUTION:
+            continue
+        factory = LEARNERS.load(row["name"])
+        assert (row["meta-trained"], row["passes"]) == (factory.meta_trained, factory.passes)
+        assert re.fullmatch(r"\d+F(\+\d+FB)?|\d+FB", row["passes"])
+        assert len(row["description"]) < 200
+
+
+def test_a_learner_that_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "silent_learner.py").write_text('class Silent:\n    """Says nothing."""\n\n    passes = str(3)\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert declared_value("silent_learner", "Silent", "passes") is None
+    assert declared_value("silent_learner", "Silent", "meta_trained") is None
+    assert declared_value("no_such_module", "Silent", "passes") is None
 
 
 @pytest.mark.parametrize("kind", ["learners", "suites", "backbones"])

@@ -129,7 +129,7 @@ def test_an_evaluation_goes_on_with_half_the_batches(most: int) -> None:
     def accuracies(learner: Tight, notes: list[str]) -> list[float]:
         estimator = build_estimator(settings)
         evaluation = Evaluation(learner, learner, estimator, settings, torch.device("cpu"), note=notes.append)
-        return [score.accuracy for _, score in evaluation.scores(suite, tasks[:3])]
+        return [float(score.accuracy or 0) for _, score in evaluation.scores(suite, tasks[:3])]
 
     notes: list[str] = []
     assert accuracies(Tight(most), notes) == accuracies(Tight(), [])

@@ -241,3 +241,7 @@ def test_an_installed_recipe_is_read_where_there_is_no_such_file() -> None:
     assert read_config(Path(name)) == {"learner": "own"}
     with pytest.raises(UsageError, match=rf"cannot be read: .* or one of {name}, "):
         read_config(Path("recipes/none.toml"))
+
+
+def test_the_configuration_of_an_earlier_run_is_still_read() -> None:
+    assert validate({"learner": "a", "lr_halve_every": 7}).lr_decay_every == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -178,3 +179,18 @@ def test_half_widths_of_pooled_video_scores(p: float, n: int, published: float) 
 def test_the_standard_deviation_is_the_population_one() -> None:
     half = estimate([1.0, 0.0, 1.0, 1.0]).half_width
     assert half == pytest.approx(1.96 * 0.4330127 / 2)
+
+
+def test_no_mean_is_taken_over_the_survivors_of_failed_tasks() -> None:
+    sound = records(0.2, 0.4)
+    failed = replace(records(0.0, 0.0, 0.0)[2], accuracy=None, failed="The inner loop diverged.")
+    summary = summarise(make_manifest(), {"a": [*sound, failed], "b": records(0.1, 0.2, 0.3)})
+    score = summary.sources["a"]
+    assert (score.estimate, score.failed, score.done, score.complete) == (None, 1, 3, True)
+    assert score.survivors is not None
+    assert score.survivors.mean == pytest.approx(0.3)
+    assert score.survivors.n == 2
+    assert summary.groups == {"both": None, "only a": None}
+    assert (summary.failed, summary.complete) == (1, True)
+    all_failed = summarise(make_manifest(), {"a": [failed]}).sources["a"]
+    assert (all_failed.estimate, all_failed.survivors, all_failed.failed) == (None, None, 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from lite_bench.harness.assembly import Assembly, assemble, seeded, training_notes
 from lite_bench.harness.checkpoints import read_checkpoint, read_info
 from lite_bench.harness.core import Episode, Split, Task, stable_key
-from lite_bench.harness.errors import IncompatibleError, InterruptedRunError, RunError, UsageError
+from lite_bench.harness.errors import IncompatibleError, InterruptedRunError, RunError, UsageError, WeightsError
 from lite_bench.harness.runs import RunFolder
 from lite_bench.harness.settings import Settings
 from lite_bench.harness.step import accumulate_task_gradient
@@ -294,7 +294,7 @@ def test_the_backbone_learns_at_its_own_rate(scale: float, tmp_path: Path) -> No
 
 def test_a_learner_that_is_all_backbone_has_one_group_and_reports_the_rate_before_its_factor(tmp_path: Path) -> None:
     listener = Listener()
-    settings = small_settings(lr=0.01, backbone_lr_scale=0.1, lr_halve_every=2)
+    settings = small_settings(lr=0.01, backbone_lr_scale=0.1, lr_decay_every=2)
     training = prepare(settings, tmp_path, listener=listener)
     training.execute()
     (group,) = training.optimizer.param_groups
@@ -327,9 +327,37 @@ def test_the_last_step_takes_the_tasks_that_are_left(tmp_path: Path) -> None:
 
 def test_the_learning_rate_halves(tmp_path: Path) -> None:
     listener = Listener()
-    settings = small_settings(tasks=5, tasks_per_step=1, lr=0.01, lr_halve_every=2)
+    settings = small_settings(tasks=5, tasks_per_step=1, lr=0.01, lr_decay_every=2)
     prepare(settings, tmp_path, listener=listener).execute()
     assert [m.lr for m in listener.steps] == [0.01, 0.01, 0.005, 0.005, 0.0025]
+
+
+def test_the_learning_rate_falls_by_any_factor_or_linearly_to_zero(tmp_path: Path) -> None:
+    listener = Listener()
+    rates = {"lr": 0.01, "lr_decay": 0.1, "lr_decay_every": 2, "lr_linear": True}
+    prepare(small_settings(tasks=4, tasks_per_step=1, **rates), tmp_path, listener=listener).execute()
+    assert [m.lr for m in listener.steps] == pytest.approx([0.01, 0.0075, 0.0005, 0.00025])
+
+
+def test_plain_gradient_descent_moves_by_rate_times_gradient_and_resumes(tmp_path: Path) -> None:
+    training = prepare(small_settings(tasks=2, tasks_per_step=1, optimizer="sgd", lr=0.5), tmp_path / "whole")
+    before = [p.detach().clone() for p in training.module.parameters()]
+    moves = []
+
+    def note(optimizer: Any, *_: Any) -> None:
+        now = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        moves.append(all(torch.equal(n, b - 0.5 * g) for n, b, g in zip(now, before, gradients, strict=True)))
+        before[:] = now
+
+    training.optimizer.register_step_post_hook(note)
+    training.execute()
+    assert moves == [True, True]
+    again = prepare(small_settings(tasks=2, tasks_per_step=1, optimizer="sgd", lr=0.5), tmp_path / "whole")
+    assert again.info.tasks == 2
+    assert all(map(torch.equal, again.module.parameters(), training.module.parameters()))
+    with pytest.raises(WeightsError, match="another optimizer"):
+        prepare(small_settings(tasks=2, tasks_per_step=1, lr=0.5), tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

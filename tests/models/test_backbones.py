@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d
 
 from lite_bench.harness.errors import UnknownNameError, UsageError, WeightsError
-from lite_bench.models.backbones import Backbone, conv4, resnet18_84, timm_backbone
+from lite_bench.models.backbones import Backbone, conv4, resnet18_84, resnet34_stride16, timm_backbone
 
 
 def test_images_are_scaled_as_the_weights_expect() -> None:
@@ -146,3 +146,107 @@ def test_parameters_can_be_replaced_for_one_call() -> None:
         found = backbone(images, dict(other.network.named_parameters()))
         assert torch.equal(found, other(images))
         assert not torch.equal(found, backbone(images))
+
+
+def noise(n: int, side: int) -> Tensor:
+    return torch.randint(0, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("name", "side"), [("test_resnet", 64), ("test_efficientnet", 96), ("conv4", 84)])
+def test_features_are_pooled_or_flattened_maps(name: str, side: int) -> None:
+    backbone = {"conv4": conv4}.get(name, timm_backbone)(name, image_size=side, pretrained=False).eval().double()
+    maps = backbone.maps(noise(2, side))
+    assert maps.shape[1:] == backbone.map_shape()
+    pooled = maps.flatten(1) if name == "conv4" else maps.mean((2, 3))
+    torch.testing.assert_close(pooled, backbone(noise(2, side)))
+
+
+def test_a_vision_transformers_tokens_lie_as_their_patches_do() -> None:
+    """Without its blocks a token depends on its own patch alone."""
+    backbone = timm_backbone("test_vit", image_size=64, pretrained=False).eval()
+    network: Any = backbone.network
+    network.blocks, network.norm = nn.Identity(), nn.Identity()
+    assert backbone.map_shape() == (64, 4, 4)
+    images = noise(1, 64)
+    changed = images.clone()
+    changed[:, :, 16:32, 48:64] = 0  # second row of patches, last column
+    moved = (backbone.maps(images) - backbone.maps(changed)).detach().abs().amax((0, 1)) > 0
+    assert moved.nonzero().tolist() == [[1, 3]]
+
+
+def test_maps_with_channels_last_are_turned() -> None:
+    class Turned(nn.Conv2d):
+        output_fmt = "NHWC"
+
+        def forward_features(self, pixels: Tensor) -> Tensor:
+            return super().forward(pixels).permute(0, 2, 3, 1)
+
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch's own signature
+            return self.forward_features(input).mean((1, 2))
+
+    backbone = Backbone("turned", Turned(3, 4, 3, stride=(2, 3)), 32)
+    assert backbone.map_shape() == (4, 15, 10)
+    torch.testing.assert_close(backbone.maps(noise(2, 32)).mean((2, 3)), backbone(noise(2, 32)))
+
+
+def test_parameters_can_be_replaced_for_maps_too() -> None:
+    backbone, other = (conv4("conv4", image_size=32).eval() for _ in range(2))
+    with torch.no_grad():
+        found = backbone.maps(noise(2, 32), dict(other.network.named_parameters()))
+        assert torch.equal(found, other.maps(noise(2, 32)))
+        assert not torch.equal(found, backbone.maps(noise(2, 32)))
+
+
+def test_maps_of_bfloat16_networks_are_float32() -> None:
+    backbone = conv4("conv4", image_size=32).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert backbone.maps(noise(2, 32)).dtype == torch.float32
+
+
+def test_measuring_maps_leaves_every_layers_mode_alone() -> None:
+    backbone = conv4("conv4", image_size=32).train()
+    layers = list(backbone.network.modules())
+    layers[-2].eval()
+    before = [layer.training for layer in layers]
+    assert backbone.map_shape() == (64, 2, 2)
+    assert [layer.training for layer in layers] == before
+    assert len(set(before)) == 2
+
+
+class Flat(nn.Flatten):
+    """Pixels as features; no maps."""
+
+
+class Tokens(Flat):
+    def forward_features(self, pixels: Tensor) -> Tensor:
+        return pixels.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [(Flat(), "the network has no method forward_features"), (Tokens(), r"it gives values of shape \(1, 64, 3\)")],
+)
+def test_a_network_without_maps_is_refused(network: nn.Module, reason: str) -> None:
+    backbone = Backbone("flat", network, 8)
+    message = rf"^Backbone flat gives no feature maps \[N, D, h, w\] before pooling: {reason}; choose .* --backbone\.$"
+    with pytest.raises(UsageError, match=message):
+        backbone.map_shape()
+
+
+def test_resnet34_stride16_has_every_second_position_of_the_plain_network() -> None:
+    """Dilation in place of stride computes the positions in between as well, with the same weights."""
+    plain = timm_backbone("resnet34", image_size=64, pretrained=False).eval()
+    dense = resnet34_stride16("resnet34_stride16", image_size=64, pretrained=False).eval()
+    dense.network.load_state_dict(plain.network.state_dict())
+    with torch.no_grad():
+        maps, expected = dense.maps(noise(2, 64)), plain.maps(noise(2, 64))
+    assert (maps.shape, expected.shape) == ((2, 512, 4, 4), (2, 512, 2, 2))
+    torch.testing.assert_close(maps[:, :, ::2, ::2], expected, rtol=1e-4, atol=1e-4)
+    assert sum(p.numel() for p in dense.parameters()) == 21_284_672
+    assert (dense.name, dense.features) == ("resnet34_stride16", 512)
+
+
+def test_resnet34_stride16_has_maps_of_14_by_14_at_224_pixels() -> None:
+    backbone = resnet34_stride16("resnet34_stride16+gn", image_size=224)
+    assert backbone.map_shape() == (512, 14, 14)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in backbone.modules())

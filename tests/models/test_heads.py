@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, elu
 
+from lite_bench.harness.checks import check_learner
 from lite_bench.harness.core import Support
 from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import conv4
 from lite_bench.models.cnaps import CNAPs, HeadGenerator
 from lite_bench.models.encoding import FullEncode
+from lite_bench.models.estimators import Full
 from lite_bench.models.normalisation import with_per_image_norms
 from lite_bench.models.protonets import ProtoNets, squared_distances
 from lite_bench.models.simple_cnaps import SimpleCNAPs
 from tests.models.test_mahalanobis import dense_distances
-from tests.models.toys import build, tiny_backbone, tiny_episode
+from tests.models.toys import build, gradient, tiny_backbone, tiny_episode
 
 
 def parts(learner: Any, n: int = 9, way: int = 3) -> tuple[Support, Tensor]:
@@ -157,6 +159,29 @@ def test_simple_cnaps_from_its_equations(beta: float, scale: float) -> None:
     query_features = adapted_features(learner, support, queries)
     expected = -scale * dense_distances(features, support.labels, query_features, beta)
     torch.testing.assert_close(logits_of(learner, support, queries), expected)
+
+
+@pytest.mark.parametrize("compat", [False, True])
+@pytest.mark.parametrize(("n", "way"), [(9, 3), (3, 3), (2, 2)])
+def test_every_solver_of_simple_cnaps_gives_the_same_logits_and_gradients(n: int, way: int, compat: bool) -> None:
+    """The classes of the last two tasks have one image each; the tasks have more rows than features, and fewer."""
+    episode = tiny_episode(n=n, way=way)
+    (batch,) = episode.query
+    logits, gradients = [], []
+    for solver in ("auto", "woodbury", "cholesky", "inverse"):
+        learner = build(SimpleCNAPs, solver=solver, compat_one_shot=compat)
+        logits.append(logits_of(learner, episode.support, batch.images).detach())
+        gradients.append(gradient(learner, episode, Full(0, 100)))
+    assert all(bool(each.any()) for each in gradients)
+    for each in logits[1:]:
+        torch.testing.assert_close(each, logits[0], rtol=1e-9, atol=1e-9)
+    for each in gradients[1:]:
+        torch.testing.assert_close(each, gradients[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["woodbury", "cholesky", "inverse"])
+def test_simple_cnaps_keeps_the_contract_with_every_solver(solver: Any) -> None:
+    check_learner(SimpleCNAPs(tiny_backbone(), solver=solver), image_size=32)
 
 
 @pytest.mark.parametrize("factory", [CNAPs, SimpleCNAPs])

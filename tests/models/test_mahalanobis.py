@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lite_bench.models.class_statistics import class_counts, class_means
-from lite_bench.models.mahalanobis import fit_class_gaussians, mahalanobis_squared
+from lite_bench.models.mahalanobis import (
+    CholeskyGaussians,
+    InverseGaussians,
+    Solver,
+    WoodburyGaussians,
+    cheaper_solver,
+    fit_class_gaussians,
+    mahalanobis_squared,
+)
 from lite_bench.models.protonets import squared_distances
 
 CASES = {
@@ -73,41 +81,52 @@ def dense_distances(
     return torch.stack(columns, 1)
 
 
-def distances(x: Tensor, y: Tensor, query: Tensor, beta: float = 1.0, compat: bool = False) -> Tensor:
-    return mahalanobis_squared(fit_class_gaussians(x, y, int(y.max()) + 1, beta, compat), query)
+def distances(
+    x: Tensor, y: Tensor, query: Tensor, beta: float = 1.0, compat: bool = False, solver: Solver = "auto"
+) -> Tensor:
+    return mahalanobis_squared(fit_class_gaussians(x, y, int(y.max()) + 1, beta, compat, solver), query)
 
 
-@pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
-@pytest.mark.parametrize(("features", "woodbury"), [(40, True), (3, False)])
-@pytest.mark.parametrize("beta", [1.0, 0.3])
-def test_both_routes_equal_the_dense_formula(labels: list[int], features: int, woodbury: bool, beta: float) -> None:
-    x, y, query = problem(labels, features)
-    way = int(y.max()) + 1
-    woodbury = len(labels) + way < features
-    assert (len(fit_class_gaussians(x, y, way, beta).rows) > 0) == woodbury
-    expected = dense_distances(x, y, query, beta)
-    torch.testing.assert_close(distances(x, y, query, beta), expected, rtol=1e-10, atol=1e-10)
+SOLVERS = {"woodbury": WoodburyGaussians, "cholesky": CholeskyGaussians, "inverse": InverseGaussians}
+EVERY_SOLVER = pytest.mark.parametrize("solver", SOLVERS)
 
 
+@EVERY_SOLVER
 @pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("features", [40, 3])
-def test_the_compatible_one_shot_covariance_is_the_released_broadcast(labels: list[int], features: int) -> None:
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_all_routes_equal_the_dense_formula(labels: list[int], features: int, beta: float, solver: Solver) -> None:
+    x, y, query = problem(labels, features)
+    assert type(fit_class_gaussians(x, y, int(y.max()) + 1, beta, solver=solver)) is SOLVERS[solver]
+    expected = dense_distances(x, y, query, beta)
+    torch.testing.assert_close(distances(x, y, query, beta, solver=solver), expected, rtol=1e-10, atol=1e-10)
+
+
+@EVERY_SOLVER
+@pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("features", [40, 3])
+def test_the_compatible_one_shot_covariance_is_the_released_broadcast(
+    labels: list[int], features: int, solver: Solver
+) -> None:
     x, y, query = problem(labels, features)
     expected = dense_distances(x, y, query, of_class=released_covariance)
-    torch.testing.assert_close(distances(x, y, query, compat=True), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(distances(x, y, query, compat=True, solver=solver), expected, rtol=1e-10, atol=1e-10)
     one_shot = int(torch.bincount(y).min()) == 1
     assert torch.allclose(distances(x, y, query), expected) != one_shot
 
 
+@EVERY_SOLVER
 @pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("features", [40, 3])
 @pytest.mark.parametrize("compat", [False, True])
-def test_gradients_are_finite_and_those_of_the_dense_formula(labels: list[int], features: int, compat: bool) -> None:
+def test_gradients_are_finite_and_those_of_the_dense_formula(
+    labels: list[int], features: int, compat: bool, solver: Solver
+) -> None:
     x, y, query = problem(labels, features)
     x.requires_grad_()
     query.requires_grad_()
     weights = torch.randn(len(query), int(y.max()) + 1, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
-    ours = torch.autograd.grad((distances(x, y, query, compat=compat) * weights).sum(), [x, query])
+    ours = torch.autograd.grad((distances(x, y, query, compat=compat, solver=solver) * weights).sum(), [x, query])
     of_class = released_covariance if compat else covariance
     dense = torch.autograd.grad((dense_distances(x, y, query, of_class=of_class) * weights).sum(), [x, query])
     for a, b in zip(ours, dense, strict=True):
@@ -115,10 +134,11 @@ def test_gradients_are_finite_and_those_of_the_dense_formula(labels: list[int], 
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_a_one_shot_class_of_equal_entries_has_finite_compatible_gradients() -> None:
+@EVERY_SOLVER
+def test_a_one_shot_class_of_equal_entries_has_finite_compatible_gradients(solver: Solver) -> None:
     x = torch.ones(2, 20, dtype=torch.float64, requires_grad=True)
     query = torch.randn(3, 20, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(distances(x, torch.tensor([0, 1]), query, compat=True).sum(), x)
+    (gradient,) = torch.autograd.grad(distances(x, torch.tensor([0, 1]), query, compat=True, solver=solver).sum(), x)
     assert gradient.isfinite().all()
 
 
@@ -135,14 +155,20 @@ def test_float32_is_accurate_at_the_size_of_efficientnet(labels: list[int], scal
     assert (found - expected).abs().max() < 3 * (inverse - expected).abs().max()  # than inverting in float32
 
 
+@EVERY_SOLVER
 @pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("beta", [1.0, 0.3])
-def test_covariances_are_symmetric_with_eigenvalues_of_at_least_beta(labels: list[int], beta: float) -> None:
+def test_covariances_are_symmetric_with_eigenvalues_of_at_least_beta(
+    labels: list[int], beta: float, solver: Solver
+) -> None:
     x, y, _ = problem(labels, 6)
-    gaussians = fit_class_gaussians(x, y, int(y.max()) + 1, beta)
-    if len(gaussians.rows):  # Woodbury: Q_c = beta I + V^T diag(s_c)^2 V
+    gaussians = fit_class_gaussians(x, y, int(y.max()) + 1, beta, solver=solver)
+    if isinstance(gaussians, WoodburyGaussians):  # Q_c = beta I + V^T diag(s_c)^2 V
         scaled = gaussians.rows * gaussians.scales.unsqueeze(2)
         matrices = scaled.mT @ scaled + beta * torch.eye(6, dtype=x.dtype)
+        torch.testing.assert_close(gaussians.projected, gaussians.means @ gaussians.rows.T)
+    elif isinstance(gaussians, InverseGaussians):
+        matrices = torch.linalg.inv(gaussians.inverses)
     else:
         matrices = gaussians.factors @ gaussians.factors.mT
     torch.testing.assert_close(matrices, torch.stack(dense_matrices(x, y, beta)), rtol=1e-10, atol=1e-10)
@@ -155,17 +181,86 @@ def test_covariances_are_symmetric_with_eigenvalues_of_at_least_beta(labels: lis
     features=st.integers(1, 30),
     seed=st.integers(0, 1000),
     compat=st.booleans(),
+    solver=st.sampled_from(["auto", *SOLVERS]),
 )
-def test_order_shift_and_route_never_matter(labels: list[int], features: int, seed: int, compat: bool) -> None:
+def test_order_shift_and_route_never_matter(
+    labels: list[int], features: int, seed: int, compat: bool, solver: Solver
+) -> None:
     present = sorted(set(labels))
     x, y, query = problem([present.index(c) for c in labels], features + 1, seed=seed)
     of_class = released_covariance if compat else covariance
     reference = dense_distances(x, y, query, of_class=of_class)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    shuffled = distances(x[order], y[order], query, compat=compat)
+    shuffled = distances(x[order], y[order], query, compat=compat, solver=solver)
     torch.testing.assert_close(shuffled, reference, rtol=1e-8, atol=1e-8)
     shift = torch.full((1, features + 1), 7.5, dtype=x.dtype)
-    torch.testing.assert_close(distances(x + shift, y, query + shift, compat=compat), reference, rtol=1e-8, atol=1e-8)
+    shifted = distances(x + shift, y, query + shift, compat=compat, solver=solver)
+    torch.testing.assert_close(shifted, reference, rtol=1e-8, atol=1e-8)
+
+
+def products(n: int) -> tuple[int, int]:
+    """Count by loops the products of a Cholesky factorisation of size n and of a triangular solve; divisions are in."""
+    factorisation = sum(k + 1 for column in range(n) for k in [column] * (n - column))
+    solve = sum(row + 1 for row in range(n))
+    return factorisation, solve
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40, 300])
+def test_the_counts_of_factorisation_and_solve_are_right_to_leading_order(n: int) -> None:
+    factorisation, solve = products(n)
+    assert solve == n * (n + 1) // 2
+    assert n**3 / 6 < factorisation <= n**3 / 6 + n**2
+
+
+def multiplications(solver: Solver, n: int, way: int, width: int) -> float:
+    """Go through the steps of a route, with ``n`` queries; elementwise products are left out."""
+    rows = n + way
+    size = rows if solver == "woodbury" else width
+    each_class = sum((column + 1) * (size - column) for column in range(size)) + n * size * (size + 1) // 2
+    if solver == "woodbury":
+        matrices = rows * width * rows  # Gram
+        matrices += way * width * rows + n * width * rows  # means and queries in row space
+    else:
+        matrices = width * n * width + width * way * width  # total scatter, within and between
+        matrices += width * n * width  # scatter of each class
+    return matrices + way * each_class
+
+
+@settings(max_examples=60, deadline=None)
+@given(way=st.integers(2, 60), shot=st.integers(1, 30), width=st.sampled_from([64, 128, 512]))
+def test_auto_takes_the_route_of_fewer_multiplications(way: int, shot: int, width: int) -> None:
+    n = way * shot
+    costs = {solver: multiplications(solver, n, way, width) for solver in ("woodbury", "cholesky")}
+    chosen = cheaper_solver(n, way, width)
+    if abs(n + way - width) > 0.03 * width:  # closer than that, terms of lower order decide
+        assert costs[chosen] == min(costs.values())
+
+
+def test_with_many_queries_the_routes_would_meet_earlier() -> None:
+    """What the module says of the choice."""
+    for way, ratio in ((5, 0.8), (50, 0.98)):
+        width = 1000
+        rows = next(r for r in range(1, width) if r * width + way * r * (r + 1) / 2 > way * width * (width + 1) / 2)
+        assert rows / width == pytest.approx(ratio, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("n", "way", "width", "expected"),
+    [
+        (100, 10, 1280, "woodbury"),  # 10-way 10-shot on EfficientNet-B0
+        (400, 9, 1280, "woodbury"),  # ORBIT
+        (337, 9, 512, "woodbury"),  # ORBIT on ResNet-18
+        (592, 13, 512, "cholesky"),
+        (1000, 102, 512, "cholesky"),  # VTAB
+        (409, 102, 512, "woodbury"),
+        (410, 102, 512, "cholesky"),
+    ],
+)
+def test_what_auto_takes(n: int, way: int, width: int, expected: str) -> None:
+    assert cheaper_solver(n, way, width) == expected
+    x, y, _ = problem([i % 3 for i in range(12)], 40 if expected == "woodbury" else 6)
+    assert cheaper_solver(12, 3, x.shape[1]) == expected
+    assert type(fit_class_gaussians(x, y, 3)) is SOLVERS[expected]
 
 
 def test_without_spread_the_distances_are_those_of_protonets() -> None:

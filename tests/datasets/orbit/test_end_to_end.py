@@ -120,6 +120,9 @@ def test_the_file_of_the_challenge(tree: Path, shell: Shell) -> None:
     assert sorted(len(frames) for frames in first["task_videos"].values()) == [6, 10, 12]
     assert all(list(frames) == [str(n + 1) for n in range(len(frames))] for frames in first["task_videos"].values())
     assert all(label in (0, 1) for frames in first["task_videos"].values() for label in frames.values())
+    costs = [task["task_macs_to_personalise"] for tasks in content.values() for task in tasks]
+    assert all(cost.endswith("G") and float(cost[:-1]) > 1 for cost in costs)
+    assert "do not say what adapting cost" not in err
 
 
 def test_the_file_of_a_mode_that_was_not_trained_on(tree: Path, shell: Shell) -> None:

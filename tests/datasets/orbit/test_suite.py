@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from lite_bench.datasets.orbit import suite as suite_module
+from lite_bench.datasets.orbit.challenge import short
 from lite_bench.datasets.orbit.episodes import FrameStream
 from lite_bench.datasets.orbit.sampling import Clip
 from lite_bench.datasets.orbit.scan import open_dataset
@@ -452,11 +454,14 @@ def made_up_predictions(suite: Orbit, tasks: Sequence[Task]) -> dict[Task, dict[
 def test_predictions_take_the_form_of_the_challenge(tree: Path) -> None:
     suite = Orbit(SIDE, tree)
     tasks = suite.tasks("test")["clutter"]
-    content = suite.predictions(made_up_predictions(suite, tasks[::-1]))
+    macs = {tasks[0]: 2_646_503_674_264, tasks[1]: None, tasks[6]: 999_999}
+    content = suite.predictions(made_up_predictions(suite, tasks[::-1]), macs)
     assert list(content) == ["P177", "P198"]
     assert [len(entries) for entries in content.values()] == [5, 5]
     entry = content["P177"][0]
-    assert list(entry) == ["task_object_list", "task_videos"]
+    assert list(entry) == ["task_object_list", "task_videos", "task_macs_to_personalise"]
+    assert [each["task_macs_to_personalise"] for each in content["P177"]] == ["2.65T", *[None] * 4]
+    assert [each["task_macs_to_personalise"] for each in content["P198"]] == [None, "1000.00K", *[None] * 3]
     assert entry["task_object_list"] == ["-x", "cane", "my mug"]
     assert Counter(map(len, entry["task_videos"].values())) == Counter([50, 130, 52, 57])
     for numbers in entry["task_videos"].values():
@@ -467,7 +472,7 @@ def test_predictions_take_the_form_of_the_challenge(tree: Path) -> None:
 def test_predictions_of_version_2022_know_their_frames(annotated: Path) -> None:
     suite = Orbit(SIDE, annotated, version="2022", mode="clutter")
     task = suite.tasks("test")["clutter"][0]
-    videos = suite.predictions(made_up_predictions(suite, [task]))["P177"][0]["task_videos"]
+    videos = suite.predictions(made_up_predictions(suite, [task]), {})["P177"][0]["task_videos"]
     (of_cane,) = [numbers for name, numbers in videos.items() if "--cane--" in name]
     assert sorted(of_cane) == [*range(1, 3), *range(33, 131)]
 
@@ -478,17 +483,25 @@ def test_predictions_that_do_not_fit_are_refused(tree: Path) -> None:
     good = made_up_predictions(suite, [task])
     name = next(iter(good[task]))
     with pytest.raises(UsageError, match="room for one mode, not for clean and clutter"):
-        suite.predictions(good | made_up_predictions(suite, [other]))
+        suite.predictions(good | made_up_predictions(suite, [other]), {})
     with pytest.raises(DataError, match=f"of {task} lack the video .*evaluate it again".replace("+", r"\+")):
-        suite.predictions({task: {each: values for each, values in good[task].items() if each != name}})
+        suite.predictions({task: {each: values for each, values in good[task].items() if each != name}}, {})
     with pytest.raises(DataError, match="hold the video another"):
-        suite.predictions({task: good[task] | {"another": [0]}})
+        suite.predictions({task: good[task] | {"another": [0]}}, {})
     with pytest.raises(DataError, match=r"There are 3 predictions for the video .*, which has \d+ frames"):
-        suite.predictions({task: good[task] | {name: [0, 0, 0]}})
+        suite.predictions({task: good[task] | {name: [0, 0, 0]}}, {})
     with pytest.raises(DataError, match="hold the class 3, but its classes are 0 to 2"):
-        suite.predictions({task: good[task] | {name: [3] * len(good[task][name])}})
+        suite.predictions({task: good[task] | {name: [3] * len(good[task][name])}}, {})
     with pytest.raises(UsageError, match="is not of suite"):
-        suite.predictions({Task("orbit@2019", "clean", "test", 0): {}})
+        suite.predictions({Task("orbit@2019", "clean", "test", 0): {}}, {})
+
+
+@pytest.mark.parametrize("number", [0, 7, 999, 1000, 1001, 10**6, 123_456_789, 10**12, 3_177_000_000_000, 10**16])
+def test_costs_are_written_as_the_counter_of_the_challenge_writes_them(number: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from thop import clever_format
+    assert short(number) == clever_format(number)
 
 
 # --- what may be wrong

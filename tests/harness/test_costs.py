@@ -1,0 +1,279 @@
+"""Costs and failures of an evaluation: counted beside the timed run, unknown where they are, never in silence."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lite_bench.harness.answers import Setting, SharedFeatures, score_task, warm_up
+from lite_bench.harness.assembly import Assembly, assemble, build_estimator
+from lite_bench.harness.core import Encode, Record, Support, TaskSizes
+from lite_bench.harness.errors import DivergedError
+from lite_bench.harness.evaluation import Evaluation, evaluate
+from lite_bench.harness.measurement.costs import CostMeter, NetworkCost, count_task, sizes_of
+from lite_bench.harness.measurement.counting import count
+from lite_bench.harness.measurement.trials import Trial
+from lite_bench.harness.records import read_records, read_results, records_path
+from lite_bench.harness.registry import LEARNERS
+from lite_bench.harness.statistics import summarise
+from tests.harness.small import FLAGS, TASK, Means, Shell, dropping, prepare, small_settings, small_suite
+
+SETTINGS = small_settings(suite_options={**TASK, "tasks": 4}, limit=3)
+
+
+def setting_of(built: Assembly, batch_size: int = 40) -> Setting:
+    built.estimator.chunk = batch_size
+    built.module.eval()
+    return Setting(built.learner, built.estimator, batch_size, built.device, torch.no_grad)
+
+
+def evaluated(built: Assembly, folder: Path, settings: Any = SETTINGS) -> list[Record]:
+    suite = small_suite(settings)
+    evaluate(Evaluation(built.learner, built.module, built.estimator, settings, built.device), suite, folder)
+    return [record for source in suite.tasks("test") for record in read_records(records_path(folder, suite.id, source))]
+
+
+FEW_STEPS: dict[str, Any] = {name: {"steps": 2} for name in ("fomaml", "proto_maml", "reptile", "md_transfer", "bit")}
+CONV4 = 28 * 28 * 64 * 9 + 64 * 64 * 9 * (14 * 14 + 7 * 7 + 3 * 3)
+"""MACs of the four-block network on a grey image of 28 pixels, by hand."""
+
+
+def test_costs_of_prototypical_networks_are_those_of_the_formula(tmp_path: Path) -> None:
+    n, way, features = 6, 3, 64
+    for record in evaluated(assemble(SETTINGS, 28), tmp_path):
+        assert record.cost is not None
+        assert record.cost.macs == n * CONV4 + way * n * features
+        assert record.cost.macs_per_query == CONV4 + way * features
+        assert record.cost.uncounted == ()
+        assert (record.cost.passes, record.cost.adapted) == ("1F", way * features)
+        assert record.cost.parameters == record.cost.trainable == 111_936
+        assert record.cost.published_macs is not None
+        assert record.cost.published_macs > n * CONV4
+        assert (record.cost.peak_bytes or 0) > 28 * 28 * 64 * 4 * n
+
+
+def test_a_learner_that_reports_nothing_is_counted_and_the_rest_is_unknown(tmp_path: Path) -> None:
+    (record, *_) = evaluated(dropping(SETTINGS), tmp_path)
+    assert record.cost is not None
+    assert (record.cost.passes, record.cost.published_macs) == ("", None)
+    assert record.cost.macs == 6 * (147 * 16 + 16 * 16)
+    assert record.cost.uncounted == ()
+
+
+class Curious(nn.Module):
+    """A learner that looks at its values on the way, which cannot be counted without computing them."""
+
+    def adapt(self, support: Support, encode: Encode) -> Means:
+        features = encode(lambda images: images.flatten(1).float(), support.images)
+        bright = features[features.mean(1) > features.mean()]
+        return Means(torch.stack([bright.mean(0) * 0 + c for c in range(support.way)]))
+
+    def classify(self, state: Means, images: Tensor) -> Tensor:
+        return images.flatten(1).float() @ state.means.T
+
+
+def test_what_cannot_be_counted_is_unknown_with_the_reason(tmp_path: Path) -> None:
+    learner = Curious()
+    built = Assembly(learner, learner, build_estimator(SETTINGS), torch.device("cpu"))
+    (record, *_) = evaluated(built, tmp_path)
+    assert record.cost is not None
+    assert (record.cost.macs, record.cost.macs_per_query, record.cost.adapted) == (None, None, None)
+    (reason,) = record.cost.uncounted
+    assert reason.startswith("adapt (")
+    (results,) = read_results(tmp_path)
+    costs = summarise(results.manifest, results.records).costs
+    assert costs is not None
+    assert (costs.macs, costs.uncounted) == (None, (reason,))
+
+
+class Unstable(nn.Module):
+    """Fails on some of its tasks, in a way of its choice."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.seen = how, 0
+
+    def adapt(self, support: Support, encode: Encode) -> Means:
+        means = encode(lambda images: images.flatten(1).float(), support.images)[: support.way]
+        if int(support.images.sum()) % 2 == 0 or support.images.stride(0) == 0:
+            return Means(means)
+        if self.how == "diverges":
+            raise DivergedError("The inner loop diverged: the loss is nan at step 3 of 15; use lower rates.")
+        if self.how == "singular":
+            torch.linalg.cholesky(-torch.eye(2))
+        return Means(means * float("nan"))
+
+    def classify(self, state: Means, images: Tensor) -> Tensor:
+        return images.flatten(1).float() @ state.means.T
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("diverges", "nan at step 3 of 15"), ("singular", "cholesky"), ("NaN", "logits are not finite")],
+)
+def test_a_failed_task_is_recorded_and_the_run_goes_on(how: str, reason: str, tmp_path: Path) -> None:
+    learner = Unstable(how)
+    settings = small_settings(suite_options={**TASK, "tasks": 6})
+    built = Assembly(learner, learner, build_estimator(settings), torch.device("cpu"))
+    found = evaluated(built, tmp_path, settings)
+    failed = [record for record in found if record.failed]
+    assert 0 < len(failed) < len(found)
+    assert all(record.accuracy is None and reason in record.failed for record in failed)
+    assert all(record.accuracy is not None for record in found if not record.failed)
+    (results,) = read_results(tmp_path)
+    summary = summarise(results.manifest, results.records)
+    assert summary.failed == len(failed)
+    assert all((score.estimate is None) == bool(score.failed) for score in summary.sources.values())
+    again = evaluated(built, tmp_path, settings)
+    assert again == found
+
+
+def test_a_diverging_inner_loop_fails_its_tasks_and_the_report_says_how_many(shell: Shell, tmp_path: Path) -> None:
+    out, err = shell(
+        "eval", "fomaml", *FLAGS, "-P", "backbone_lr=1e30", "-P", "inner_lr=1e30", "-P", "steps=3",
+        "--limit", "2", "-o", str(tmp_path),
+    )  # fmt: skip
+    assert "2 of 2 tasks of" in err
+    assert "failed, so there is no mean" in err
+    assert "The inner loop diverged: the loss is" in err
+    assert "unknown" not in out.split("cost")[0]
+    (run,) = tmp_path.glob("*/*")
+    (results,) = read_results(run)
+    assert all(record.failed for records in results.records.values() for record in records)
+    board = (run / "leaderboard.md").read_text("utf-8")
+    assert "2 of 2 tasks failed" in board
+
+
+def test_a_failed_validation_task_counts_as_nothing_right(tmp_path: Path) -> None:
+    settings = small_settings(learner="fomaml", tasks=2, tasks_per_step=2, validate_every=2)
+    training = prepare(settings, tmp_path)
+    training.execute()
+    assert training.info.best_accuracy is not None
+    training.learner.backbone_lr = training.learner.inner_lr = 1e30  # type: ignore[attr-defined]  # of this learner
+    metrics = replace(training.reporter.steps[-1], step=2, tasks=4)  # type: ignore[attr-defined]  # a Listener
+    assert training._validate(metrics, threading.Event()) == 0.0
+    assert any("failed and counts as 0 %" in note for note in training.reporter.notes)  # type: ignore[attr-defined]  # a Listener
+
+
+def test_reading_data_is_in_no_time(tmp_path: Path) -> None:
+    """Queries that take long to read change neither time; the network's own delay shows in full."""
+    built = assemble(SETTINGS, 28)
+    suite = small_suite(SETTINGS)
+    episode = suite.episode(next(iter(suite.tasks("test").values()))[0])
+
+    class Slow:
+        def __iter__(self) -> Any:
+            for batch in episode.query:
+                time.sleep(0.3)
+                yield batch
+
+    warm_up(setting_of(built), episode.support)
+    score = score_task(setting_of(built), replace(episode, query=Slow()))
+    assert score.adapt_seconds + score.classify_seconds < 0.25
+
+
+def test_features_that_are_shared_count_in_every_task() -> None:
+    from tests.harness.videos import Videos
+
+    settings = small_settings(learner="protonets")
+    built = assemble(settings, 28)
+    suite = Videos(28, None)
+    (tasks, *_) = suite.tasks("test").values()
+    shared = SharedFeatures()
+    first, second = (score_task(setting_of(built), suite.episode(task), shared) for task in tasks[:2])
+    assert shared.seconds > 0
+    assert second.classify_seconds >= shared.seconds
+    assert first.classify_seconds >= shared.seconds
+
+
+def test_memory_is_measured_for_the_largest_tasks_so_far() -> None:
+    settings = small_settings()
+    built = assemble(settings, 28)
+    meter = CostMeter(setting_of(built), built.module, 28)
+    suite = small_suite(settings)
+    large = suite.episode(next(iter(suite.tasks("test").values()))[0])
+    large = replace(large, n_query=1)
+    few = [0, 1, 2]
+    small = replace(large, support=Support(large.support.images[few], torch.tensor([0, 1, 2]), 3))
+    peaks = [meter.cost(each, None).peak_bytes for each in (large, small, large)]
+    assert peaks[0] == peaks[2]
+    assert peaks[1] is None
+    meter.next_source()
+    assert (meter.cost(small, None).peak_bytes or 0) < (peaks[0] or 0)
+    assert meter.cost(small, 5).peak_bytes == 5
+
+
+def test_sizes_do_not_depend_on_the_order_of_classes() -> None:
+    labels = torch.tensor([2, 2, 2, 0, 1, 1])
+    assert sizes_of(Support(torch.zeros(6, 3, 8, 8), labels, 3)) == TaskSizes((1, 2, 3))
+    clips = TaskSizes((1, 2, 3), 4)
+    assert sizes_of(Support(torch.zeros(6, 4, 3, 8, 8), labels, 3)) == clips
+    assert (clips.way, clips.items, clips.images) == (3, 6, 24)
+
+
+def test_counting_leaves_the_batch_size_and_the_learner_alone() -> None:
+    settings = small_settings(learner="simple_cnaps", image_size=32)
+    built = assemble(settings, 32)
+    before = {name: value.clone() for name, value in built.module.state_dict().items()}
+    setting = setting_of(built, batch_size=3)
+    state = torch.get_rng_state()
+    count_task(setting, TaskSizes((2, 2, 3)), 32)
+    assert built.estimator.chunk == 3
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in built.module.state_dict().items())
+
+
+@pytest.mark.parametrize("learner", LEARNERS.names())
+def test_networks_that_are_known_count_the_same(learner: str) -> None:
+    """A second count, which skips the networks, equals a first one and a real run of another size under the counter."""
+    settings = small_settings(learner=learner, image_size=32, params=FEW_STEPS.get(learner, {}))
+    built = assemble(settings, 32)
+    setting, known = setting_of(built), dict[nn.Module, NetworkCost]()
+    for counts in ((1, 2, 2), (2, 3, 3, 1)):
+        sizes = TaskSizes(counts, frames=2)
+        found = count_task(setting, sizes, 32, known)
+        assert found == count_task(setting, sizes, 32)
+        assert found.problem == ""
+        support = Trial(setting, built.module, sizes, 32).support()
+        assert found.adapt == count(partial(setting.adapt, support))
+
+
+def test_the_cost_command_needs_no_data(shell: Shell) -> None:
+    flags = ["--backbone", "conv4", "--image-size", "28", "--support", "7", "--way", "3", "--device", "cpu"]
+    out, _ = shell("cost", "protonets", *flags, "--repeats", "2", "--json")
+    found = json.loads(out)
+    assert found["costs"]["macs"] == 7 * CONV4 + 3 * 7 * 64
+    assert found["macs_by_kind"]["convolution"] == {"adapt": 7 * CONV4, "query": CONV4}
+    assert found["costs"]["adapt_seconds"]["median"] > 0
+    assert found["costs"]["peak_bytes"] > 0
+    out, _ = shell("cost", "protonets", *flags, "--repeats", "0")
+    assert "time to adapt" in out
+    assert "unknown" in out
+
+
+def test_the_cost_command_refuses_classes_without_images(shell: Shell) -> None:
+    err = shell.fails("cost", "protonets", "--support", "3", "--way", "5")
+    assert "--support 3 does not give every one of --way 5 classes an image" in err
+
+
+def test_costs_reach_the_leaderboard_in_every_form(shell: Shell, tmp_path: Path) -> None:
+    shell("eval", "finetuner", *FLAGS, "--limit", "1", "-o", str(tmp_path))
+    out, _ = shell("leaderboard", str(tmp_path))
+    header = next(line for line in out.splitlines() if "Passes" in line)
+    assert [cell.strip() for cell in header.strip("|").split("|")][-6:] == [
+        "Passes", "MACs", "Published MACs", "Adapt", "Per image", "Params",
+    ]  # fmt: skip
+    (row,) = json.loads(shell("leaderboard", str(tmp_path), "--json")[0])["tables"][0]["rows"]
+    assert row["costs"]["passes"] == "1F"
+    csv = shell("leaderboard", str(tmp_path), "--format", "csv")[0].splitlines()
+    assert "published_macs" in csv[0]
+    assert "adapt_seconds_p95" in csv[0]
