@@ -91,7 +91,7 @@ class FineTuner(nn.Module):
         self.recompute = recompute
         self.pretrain_classes = pretrain_classes
         self.batch_statistics = batch_statistics
-        self.sum_batches = sum_batches
+        self.sum_batches = self.fixed_batches = sum_batches
         self.passes = f"{steps}FB" if recompute else "1F"
         if pretrain_classes:
             self.head = new_head(backbone.features, pretrain_classes)

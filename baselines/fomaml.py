@@ -89,6 +89,7 @@ class FirstOrderMAML(nn.Module):
         self.second_order = second_order
         self.sum_batches = sum_batches
         self.transductive = transductive
+        self.fixed_batches = sum_batches or transductive
         if transductive:
             use_batch_statistics(backbone)
         self.passes = f"{steps}FB"

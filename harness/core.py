@@ -274,6 +274,7 @@ class Learner(Protocol):
       Table 1): multiply-accumulates from the sizes of a support set (`TaskSizes`) and from
       ``network_macs(module) -> int``, those of one image in a network.
 
+    * ``fixed_batches = True`` says that the batch sizes are settings of this learner, so that nothing may lower them.
     * ``adapts_once = True`` says that training adapts to each task exactly once, as its gradient comes from `adapt`.
 
     An `adapt` whose steps diverge raises `lite_bench.harness.errors.DivergedError`; the task then counts as failed.

@@ -21,7 +21,7 @@ from lite_bench.harness.files import locked, write_errors
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.measurement.costs import CostMeter
 from lite_bench.harness.measurement.peak import with_device_peak
-from lite_bench.harness.memory import BatchSizes, is_out_of_memory, release_memory
+from lite_bench.harness.memory import BatchSizes, fixed_advice, is_out_of_memory, release_memory
 from lite_bench.harness.records import (
     MANIFEST,
     Manifest,
@@ -96,7 +96,7 @@ class Evaluation:
         """Score one task, with smaller batches if memory runs out; gives the sizes that fitted.
 
         Raises:
-            RunError: single images do not fit.
+            RunError: single images do not fit, or the learner's results depend on the batches.
         """
         while True:
             try:
@@ -108,6 +108,8 @@ class Evaluation:
             else:
                 return replace(score, peak_bytes=peak), sizes
             release_memory()
+            if getattr(self.learner, "fixed_batches", False):
+                raise RunError(fixed_advice(sizes)) from problem
             if sizes.smallest:
                 raise RunError(
                     f"Memory ran out on {episode.task} with {sizes}, the smallest batches there are; use a smaller "

@@ -78,6 +78,14 @@ class BatchSizes:
         return f"--batch-size {self.chunk} --query-batch-size {self.query}"
 
 
+def fixed_advice(sizes: BatchSizes) -> str:
+    """Say what to do when batches do not fit that a learner's results depend on."""
+    return (
+        f"Memory ran out with {sizes}, and this learner's options make its results depend on them, so they are not "
+        "lowered; choose smaller ones, change those options, or use --precision bf16."
+    )
+
+
 def memory_advice(sizes: BatchSizes, gradient: str, h: int) -> str:
     """Say what to do when even single images do not fit."""
     return (

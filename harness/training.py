@@ -29,7 +29,7 @@ from lite_bench.harness.files import append_line, write_atomically
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.measurement.parts import untouched_parts
-from lite_bench.harness.memory import BatchSizes, is_out_of_memory, memory_advice, release_memory
+from lite_bench.harness.memory import BatchSizes, fixed_advice, is_out_of_memory, memory_advice, release_memory
 from lite_bench.harness.runs import RESUMED_BY, RunFolder, Status, now_text
 from lite_bench.harness.settings import DEFAULT_LR, Settings
 from lite_bench.harness.statistics import estimate
@@ -261,10 +261,12 @@ class Training:
         """Halve the batch sizes from the coming step on, and write that down; a resumed run does the same.
 
         Raises:
-            RunError: they cannot be halved.
+            RunError: they cannot be halved, or the learner's results depend on them.
         """
         release_memory()
         before = self._batch_sizes()
+        if getattr(self.learner, "fixed_batches", False):
+            raise RunError(fixed_advice(before)) from problem
         if before.smallest:
             raise RunError(memory_advice(before, self.settings.gradient, self.settings.h)) from problem
         after = before.halved()

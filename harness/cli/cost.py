@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lite_bench.harness.cli import flags
+from lite_bench.harness.cli.info import NETWORK_COLUMNS, macs_of_networks, network_rows
 from lite_bench.harness.cli.output import print_json, print_table, say
 from lite_bench.harness.cli.results import cost_rows
 from lite_bench.harness.errors import UsageError
@@ -90,10 +91,12 @@ def measure(settings: Settings, sizes: TaskSizes, repeats: int, *, quiet: bool) 
     trial = Trial(setting, assembly.module.eval(), sizes, side)
     counts = trial.count()
     kinds = kinds_of(counts.adapt, counts.query)
+    networks = macs_of_networks(assembly.module, side)
     if not quiet:
         clips = f" clips of {sizes.frames} frames" if sizes.frames > 1 else " images"
         title = f"{settings.learner}, {settings.backbone}, {side} pixels: {sizes.way} classes, {sizes.items}{clips}"
         rows = [[kind, scaled(adapt), scaled(query)] for kind, (adapt, query) in kinds.items()]
+        print_table(NETWORK_COLUMNS, network_rows(networks), title="networks")
         print_table(["MACs by kind", "to adapt", "per classified image"], rows, title=title)
         if repeats:
             say(f"\nRunning the task {repeats} times, and once more to measure memory ...")
@@ -110,6 +113,7 @@ def measure(settings: Settings, sizes: TaskSizes, repeats: int, *, quiet: bool) 
         "frames": sizes.frames,
         "device": str(assembly.device),
         "precision": settings.precision,
+        "networks": networks,
         "macs_by_kind": {kind: {"adapt": adapt, "query": query} for kind, (adapt, query) in kinds.items()},
         "costs": asdict(summary),
     }

@@ -41,11 +41,23 @@ def info(
         typer.echo(f"\nFiLM: {len(sites)} sites, {channels:,} channels")
         print_table(["site", "channels"], [[site["name"], str(site["channels"])] for site in sites])
     typer.echo("")
-    macs = [
-        [m["network"], f"{m['macs'] / 1e9:.3f} G", "–" if m["thop"] is None else f"{m['thop'] / 1e9:.3f} G"]
-        for m in content["macs_per_image"]
+    print_table(NETWORK_COLUMNS, network_rows(content["macs_per_image"]))
+
+
+NETWORK_COLUMNS = ("network", "MACs per image", "thop's count", "why they differ")
+
+
+def network_rows(counted: list[dict[str, Any]]) -> list[list[str]]:
+    """List MACs per image of networks, beside thop's, for people."""
+    return [
+        [
+            each["network"],
+            f"{each['macs'] / 1e9:.3f} G",
+            "–" if each["thop"] is None else f"{each['thop'] / 1e9:.3f} G",
+            "; ".join(each["thop_causes"]),
+        ]
+        for each in counted
     ]
-    print_table(["network", "MACs per image", "thop's count"], macs)
 
 
 def describe(module: Any, image_size: int) -> dict[str, Any]:
@@ -63,7 +75,7 @@ def describe(module: Any, image_size: int) -> dict[str, Any]:
         "parameters": sum(p["parameters"] for p in parts),
         "trainable": sum(p["trainable"] for p in parts),
         "film_sites": sites,
-        "macs_per_image": _macs(module, image_size),
+        "macs_per_image": macs_of_networks(module, image_size),
     }
 
 
@@ -75,11 +87,11 @@ def _count(name: str, part: Any) -> dict[str, Any]:
     return {"part": name, "parameters": total, "trainable": sum(p.numel() for p in parameters if p.requires_grad)}
 
 
-def _macs(module: Any, image_size: int) -> list[dict[str, Any]]:
-    """Count the parts that map one uint8 image to features."""
+def macs_of_networks(module: Any, image_size: int) -> list[dict[str, Any]]:
+    """Count the parts that map one uint8 image to features; with thop's count as a cross-check, explained."""
     import torch
 
-    from lite_bench.harness.measurement.macs import count_macs, count_macs_with_thop
+    from lite_bench.harness.measurement.macs import count_macs, explain_thop
     from lite_bench.harness.measurement.parts import parts
 
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
@@ -87,9 +99,15 @@ def _macs(module: Any, image_size: int) -> list[dict[str, Any]]:
     for name, part in parts(module.eval()).items():
         if not isinstance(part, torch.nn.Module):
             continue
+        part = copy.deepcopy(part).cpu()
         try:
             macs = count_macs(part, image)
         except (RuntimeError, TypeError, NotImplementedError):
             continue  # this part takes no images
-        counted.append({"network": name, "macs": macs, "thop": count_macs_with_thop(copy.deepcopy(part), image)})
+        try:
+            thop = explain_thop(part, image)
+        except Exception:  # thop is not kept up, and only a cross-check
+            counted.append({"network": name, "macs": macs, "thop": None, "thop_causes": []})
+        else:
+            counted.append({"network": name, "macs": macs, "thop": thop.thop, "thop_causes": [*map(str, thop.causes)]})
     return counted

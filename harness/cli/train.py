@@ -185,7 +185,11 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
 
 
 def fit_to_budget(settings: Settings, suite: Suite) -> tuple[Settings, Assembly, Plan]:
-    """Choose batch sizes, and H if it is ``auto``, by measuring; gives the settings with them."""
+    """Choose batch sizes, and H if it is ``auto``, by measuring; gives the settings with them.
+
+    Raises:
+        UsageError: the learner's results depend on the batch sizes.
+    """
     from dataclasses import replace
 
     from lite_bench.harness.assembly import build_estimator, limit_memory
@@ -194,6 +198,11 @@ def fit_to_budget(settings: Settings, suite: Suite) -> tuple[Settings, Assembly,
 
     start = settings.changed(lite_h=1) if settings.lite_h == "auto" else settings
     assembly = assemble_for_training(start, suite)
+    if getattr(assembly.learner, "fixed_batches", False):
+        raise UsageError(
+            "--memory-budget chooses batch sizes, but this learner's options make its results depend on them; leave it "
+            "out and give --batch-size."
+        )
     tasks = [suite.train_task(index, settings.seed) for index in range(LOOKED_AT)]
     say(f"Measuring what fits into {settings.memory_budget} (the largest of the first {LOOKED_AT} training tasks):")
     episodes = EpisodeStream(suite, tasks, settings.workers)

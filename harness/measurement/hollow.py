@@ -92,9 +92,9 @@ class _Storages:
         return tensor.untyped_storage()._cdata in self.references  # noqa: SLF001 - its identity
 
 
-RunsAsIs = frozenset({"_fused_sdp_choice", "_local_scalar_dense", "is_pinned"})
-Checks = frozenset({"_linalg_check_errors", "_assert_async", "_functional_assert_async", "_assert_tensor_metadata"})
-NeedsValues = frozenset({"equal", "allclose", "nonzero", "masked_select", "bincount", "_unique2", "_unique"})
+RUN_AS_THEY_ARE = frozenset({"_fused_sdp_choice", "_local_scalar_dense", "is_pinned"})
+CHECKS = frozenset({"_linalg_check_errors", "_assert_async", "_functional_assert_async", "_assert_tensor_metadata"})
+NEED_VALUES = frozenset({"equal", "allclose", "nonzero", "masked_select", "bincount", "_unique2", "_unique"})
 
 
 class HollowRun:
@@ -144,9 +144,9 @@ class HollowRun:
             self._remember_gradient(tensor)
         name = base_name(func._schema.name.partition("::")[2])  # noqa: SLF001 - torch tells it nowhere else
         unknown = any(self.is_unknown(tensor) for tensor in tensors)
-        if name in RunsAsIs or func.namespace in {"prim", "profiler"}:
+        if name in RUN_AS_THEY_ARE or func.namespace in {"prim", "profiler"}:
             return func(*args, **kwargs)
-        if name in Checks and unknown:
+        if name in CHECKS and unknown:
             return None
         if is_view(func):
             return self._view(func, args, kwargs, name)
@@ -209,7 +209,7 @@ class HollowRun:
 
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, unknown: bool) -> Any:
         """Give hollow results of the right shape, type and device."""
-        if name in NeedsValues:
+        if name in NEED_VALUES:
             if unknown:
                 raise NotCountableError(name, "its result depends on values")
             return self._really(func, args, kwargs)

@@ -30,19 +30,6 @@ def macs_of(work: Callable[[], object]) -> int:
     return count(work).macs
 
 
-@torch.no_grad()
-def count_macs_with_thop(network: nn.Module, pixels: Tensor) -> int | None:
-    """Count the same with thop, as a cross-check; None where thop fails or is not installed.
-
-    It counts normalisation, activations and pooling too, and misses attention and modules it does not know; see
-    `explain_thop`. It leaves buffers in ``network``.
-    """
-    try:
-        return _thop_profile(network, pixels)[0]
-    except Exception:
-        return None
-
-
 @dataclass(frozen=True)
 class Cause:
     """One kind of layer that thop and we count differently.

@@ -226,6 +226,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["train", "protonets", *FLAGS, "--lite-h", "auto"], 2, "--lite-h auto is settled by measuring"),
     (["train", "protonets", *FLAGS, "--memory-budget", "16"], 2, "--memory-budget '16' is not usable"),
     (["train", "protonets", *FLAGS, "--memory-budget", "16XB"], 2, "--memory-budget '16XB' is not usable"),
+    (["train", "fomaml", *FLAGS, "-P", "sum_batches=true", "--memory-budget", "1GB"], 2, "results depend on them"),
     (["train", "protonets", *FLAGS, "--memory-budget", "1MB"], 2, "--memory-budget 1MB is too little"),
     (["train", "protonets", *FLAGS, "--memory-budget", "1GB", "--batch-size", "4"], 2, "chooses --batch-size"),
     (["gradients", "protonet", *FLAGS[:-2]], 2, "Did you mean protonets?"),

@@ -23,7 +23,7 @@ from lite_bench.harness.measurement.costs import CostMeter, NetworkCost, count_t
 from lite_bench.harness.measurement.counting import count
 from lite_bench.harness.measurement.trials import Trial
 from lite_bench.harness.records import read_records, read_results, records_path
-from lite_bench.harness.registry import LEARNERS
+from lite_bench.harness.registry import LEARNERS, OWN_DISTRIBUTION, distribution_of
 from lite_bench.harness.statistics import summarise
 from tests.harness.small import FLAGS, TASK, Means, Shell, dropping, prepare, small_settings, small_suite
 
@@ -42,7 +42,8 @@ def evaluated(built: Assembly, folder: Path, settings: Any = SETTINGS) -> list[R
     return [record for source in suite.tasks("test") for record in read_records(records_path(folder, suite.id, source))]
 
 
-FEW_STEPS: dict[str, Any] = {name: {"steps": 2} for name in ("fomaml", "proto_maml", "reptile", "md_transfer", "bit")}
+FEW_STEPS: dict[str, Any] = {name: {"steps": 2} for name in ("fomaml", "proto_maml", "md_transfer", "bit")}
+FEW_STEPS["reptile"] = {"test_steps": 2}
 CONV4 = 28 * 28 * 64 * 9 + 64 * 64 * 9 * (14 * 14 + 7 * 7 + 3 * 3)
 """MACs of the four-block network on a grey image of 28 pixels, by hand."""
 
@@ -230,6 +231,53 @@ def test_counting_leaves_the_batch_size_and_the_learner_alone() -> None:
     assert built.estimator.chunk == 3
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], value) for name, value in built.module.state_dict().items())
+
+
+BODY = 64 * 9 * 32**2 + 64 * 64 * 9 * (16**2 + 8**2 + 4**2)
+"""MACs of the four-block network on a grey image of 32 pixels; D = 64 channels at 2 x 2 positions."""
+BODY_STEP = 3 * BODY - 64 * 9 * 32**2
+"""Forward, and backward to weights and to inputs, but for the image itself."""
+SET_ENCODER = 3 * 64 * 9 * 32**2 + 64 * 64 * 9 * (16**2 + 8**2 + 4**2 + 2**2)
+N, C, D = 9, 3, 256
+PROTOTYPES = HEAD = N * C * D
+R = N + C  # rows of the centred features in Woodbury's form
+GENERATORS = 4 * 2 * 2 * 64 * 64  # for four sites, two each, of two layers
+CLOSED_FORMS: dict[str, tuple[int, int]] = {
+    "protonets": (N * BODY + PROTOTYPES, BODY + C * D),
+    "cnaps": (
+        N * (SET_ENCODER + BODY) + GENERATORS + PROTOTYPES + C * (3 * D**2 + D + 2),
+        BODY + C * D,
+    ),
+    "simple_cnaps": (
+        N * (SET_ENCODER + BODY) + GENERATORS + PROTOTYPES + R**2 * D + R * C * D + C * R * (R + 1) * (R + 2) // 6,
+        BODY + R * D + C * R * (R + 1) // 2,
+    ),
+    "finetuner": (N * BODY + 50 * 2 * HEAD, BODY + C * D),  # the features of a frozen body take no gradient
+    "fomaml": (2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
+    "proto_maml": (N * BODY + PROTOTYPES + 2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
+    "md_transfer": (2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
+    "bit": (2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
+    "reptile": (2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
+    # prototypes, inner products with them, and 40 steps of weighing one extractor's products and lengths
+    "sur": (N * BODY + 2 * PROTOTYPES + 40 * 2 * (N * C + N + C), BODY + C * D + C + 1),
+    "ctx": (N * (BODY + 4 * 64 * 256), BODY + 4 * 64 * 256 + 4 * (4 * N) * 256),
+}
+
+
+@pytest.mark.parametrize("learner", CLOSED_FORMS)
+def test_every_learner_of_ours_costs_what_its_formula_says(learner: str) -> None:
+    settings = small_settings(learner=learner, image_size=32, params=FEW_STEPS.get(learner, {}))
+    built = assemble(settings, 32)
+    found = count_task(setting_of(built), TaskSizes((2, 3, 4)), 32)
+    assert found.adapt is not None
+    assert found.query is not None
+    assert (found.adapt.macs, found.query.macs) == CLOSED_FORMS[learner]
+    assert found.adapt.uncounted == found.query.uncounted == ()
+
+
+def test_no_learner_of_ours_is_without_a_formula() -> None:
+    ours = [entry.name for entry in LEARNERS.entries() if distribution_of(entry)[0] == OWN_DISTRIBUTION]
+    assert set(ours) == set(CLOSED_FORMS)
 
 
 @pytest.mark.parametrize("learner", LEARNERS.names())

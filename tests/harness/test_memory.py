@@ -139,6 +139,24 @@ def test_an_evaluation_goes_on_with_half_the_batches(most: int) -> None:
         accuracies(Tight(0), [])
 
 
+class Settled(Tight):
+    """Its results depend on the batches."""
+
+    fixed_batches = True
+
+
+def test_batches_that_results_depend_on_are_never_lowered(tmp_path: Path) -> None:
+    message = "makes? its results depend on them, so they are not lowered; choose smaller ones"
+    with pytest.raises(RunError, match=message):
+        run(tmp_path, Settled(3), batch_size=6)
+    settings = small_settings(batch_size=6)
+    suite, learner = small_suite(settings), Settled(3)
+    (tasks, *_) = suite.tasks("test").values()
+    evaluation = Evaluation(learner, learner, build_estimator(settings), settings, torch.device("cpu"))
+    with pytest.raises(RunError, match=message):
+        list(evaluation.scores(suite, tasks[:1]))
+
+
 def test_what_counts_as_a_lack_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("x"))
     assert is_out_of_memory(MemoryError())
