@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.nn.functional import interpolate, linear, one_hot
 from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, content_order, mini_batches, refuse_divergence
 from lite_bench.harness.core import Encode, Support
 from lite_bench.harness.errors import IncompatibleError, UsageError
+from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
@@ -190,8 +190,8 @@ class BiT(nn.Module):
         )
         optimizer = torch.optim.SGD(own.tensors, lr=self.inner_lr, momentum=MOMENTUM)
         batches = self._batches(support, like.dtype)
-        for step, (images, labels) in enumerate(islice(batches, schedule(n, self.steps).steps)):
-            own.gradients(images, labels, encode.chunk)
+        for step in repeated(schedule(n, self.steps).steps):
+            own.gradients(*next(batches), encode.chunk)
             optimizer.param_groups[0]["lr"] = learning_rate(step, n, self.inner_lr, self.steps)
             optimizer.step()
         refuse_divergence(own.losses)

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, linear
 from lite_bench.baselines.inner_loop import item_weights, refuse_divergence
 from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.harness.errors import UsageError
+from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
 from lite_bench.models.pixels import Pixels
@@ -120,7 +121,7 @@ class FineTuner(nn.Module):
         kind = torch.optim.SGD if self.optimizer == "sgd" else torch.optim.Adam
         optimizer = kind([weight, bias], lr=self.inner_lr)
         losses = []
-        for step in range(self.steps):
+        for step in repeated(self.steps):
             if self.recompute and step:
                 features = encode(self.backbone, support.images).detach()
             with torch.enable_grad(), full_precision(features):

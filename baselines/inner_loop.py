@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, linear
 from lite_bench.harness.clips import per_item
 from lite_bench.harness.core import Support, stable_key
 from lite_bench.harness.errors import DivergedError, UsageError
+from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.precision import full_precision
 
@@ -124,7 +125,7 @@ class TaskCopy:
         Raises:
             DivergedError: a loss was not finite.
         """
-        for _ in range(steps):
+        for _ in repeated(steps):
             self.gradients(support.images, support.labels, chunk, sum_batches=sum_batches)
             optimizer.step()
         refuse_divergence(self.losses)

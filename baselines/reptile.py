@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, ClassVar, cast
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.functional import linear
 from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, content_order, mini_batches, refuse_divergence
 from lite_bench.harness.core import Encode, Support
 from lite_bench.harness.errors import UsageError
+from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
 from lite_bench.models.pixels import Pixels
@@ -127,8 +127,9 @@ class Reptile(nn.Module):
             own.descend(support, chunk, optimizer, steps)
             return
         order, key = content_order(support.images)
-        for rows in islice(mini_batches(order, batch, torch.Generator().manual_seed(key)), steps):
-            there = rows.to(support.images.device)
+        batches = mini_batches(order, batch, torch.Generator().manual_seed(key))
+        for _ in repeated(steps):
+            there = next(batches).to(support.images.device)
             own.gradients(support.images[there], support.labels[there], chunk)
             optimizer.step()
         refuse_divergence(own.losses)

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, logsigmoid, normalize
 from lite_bench.baselines.inner_loop import refuse_divergence
 from lite_bench.harness.core import Encode, Support
 from lite_bench.harness.errors import UsageError, WeightsError
+from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.pixels import Pixels
@@ -116,7 +117,7 @@ class SUR(nn.Module):
             scores = units.new_zeros(len(self.extractors), requires_grad=True)
             optimizer = torch.optim.Adadelta([scores], lr=self.inner_lr / support.way)
             losses = []
-            for _ in range(self.steps):
+            for _ in repeated(self.steps):
                 with torch.enable_grad():
                     loss = cross_entropy(self.logit_scale * comparison.cosines(scores), support.labels)
                     (scores.grad,) = torch.autograd.grad(loss, [scores])

@@ -81,7 +81,7 @@ def main() -> None:
     for name, setting in ways.items():
         counts = count_task(setting, sizes, given.image_size)
         assert counts.adapt is not None
-        published = published_macs_of(setting.learner, sizes, network_counter(given.image_size))
+        published, _ = published_macs_of(setting.learner, sizes, network_counter(given.image_size))
         took = statistics.median(seconds[name])
         first = first or (counts.adapt.macs, took)
         ratios = counts.adapt.macs / first[0], took / first[1]

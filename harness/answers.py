@@ -7,13 +7,15 @@ them, and nothing is counted or measured within.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lite_bench.harness.clips import ItemEncode, classify, feature_learner, started_task
+from lite_bench.harness.assembly import seeded
+from lite_bench.harness.clips import ItemEncode, classify, feature_learner, items_at_once, started_task
 from lite_bench.harness.core import Episode, Estimator, FeatureLearner, Learner, Support
 from lite_bench.harness.errors import DivergedError
 from lite_bench.harness.measurement.stopwatch import Stopwatch
@@ -138,9 +140,11 @@ def _answers_from_features(
         batches = list(_query_features(own, setting, state, episode, watch))
         shared.query_id, shared.batches, shared.seconds = episode.query_id, batches, watch.seconds[CLASSIFY]
     for features, labels, groups in batches:
-        with watch(CLASSIFY), setting.precision():
-            logits = own.logits(state, features)
-        yield logits, labels, groups
+        for start in range(0, len(labels), setting.batch_size):  # shared ones may be of larger batches than now fit
+            part = slice(start, start + setting.batch_size)
+            with watch(CLASSIFY), setting.precision():
+                logits = own.logits(state, features[part])
+            yield logits, labels[part], None if groups is None else groups[part]
 
 
 def _query_features(
@@ -161,14 +165,18 @@ def _query_features(
 def warm_up(setting: Setting, support: Support) -> None:
     """Run a small task once, so that what a device and its libraries do on first use is not timed.
 
+    Whatever goes wrong in it is passed over: the task itself will say so.
+
     Args:
         setting: how to run it.
-        support: a support set to take one item each of a few classes from.
+        support: a support set to take some items of: of a few classes, and on a GPU as many as go through a network at
+            once, since kernels are chosen by shape.
     """
     way = min(support.way, WARM_UP_CLASSES)
+    most = way if setting.device.type == "cpu" else max(way, items_at_once(support.images, setting.encoder.chunk))
     first = torch.stack([(support.labels == label).int().argmax() for label in range(way)])
-    small = move_support(Support(support.images[first], torch.arange(way), way), setting.device)
-    try:
+    chosen = [*first.tolist(), *((support.labels < way).nonzero().squeeze(1).tolist())]
+    rows = torch.tensor(list(dict.fromkeys(chosen))[:most])
+    with suppress(Exception), seeded("warm-up"):
+        small = move_support(Support(support.images[rows], support.labels[rows], way), setting.device)
         setting.classify(setting.adapt(small), small.images)
-    except FAILURES:
-        return  # the task itself will say so

@@ -277,7 +277,9 @@ class Learner(Protocol):
     * ``fixed_batches = True`` says that the batch sizes are settings of this learner, so that nothing may lower them.
     * ``adapts_once = True`` says that training adapts to each task exactly once, as its gradient comes from `adapt`.
 
-    An `adapt` whose steps diverge raises `lite_bench.harness.errors.DivergedError`; the task then counts as failed.
+    Neither method keeps tensors that it computed: costs are counted on tensors without values. Loops of many equal
+    steps run over `lite_bench.harness.repetition.repeated`, which keeps that counting quick. An `adapt` whose steps
+    diverge raises `lite_bench.harness.errors.DivergedError`; the task then counts as failed.
     """
 
     def adapt(self, support: Support, encode: Encode) -> Any:
@@ -386,13 +388,15 @@ class Cost:
     Attributes:
         passes: over the support set, such as ``1F`` or ``15FB``; empty if the learner does not say.
         macs: multiply-accumulates of adapting, backward passes and linear algebra included.
-        macs_per_query: multiply-accumulates of classifying one image.
+        macs_per_query: multiply-accumulates of classifying one image by itself.
         published_macs: of adapting, as published tables count.
         uncounted: operations that are in neither count, by name.
         parameters: parameters of the learner, frozen ones too.
         trainable: those that are meta-trained.
         adapted: numbers that the task's state consists of.
-        peak_bytes: most memory that tensors took while adapting and classifying, above what they took before.
+        peak_bytes: most memory that tensors took while adapting and classifying, above what they took before; on a GPU
+            with the task's images.
+        device: that the task ran on, in words.
     """
 
     passes: str = ""
@@ -404,6 +408,7 @@ class Cost:
     trainable: int | None = None
     adapted: int | None = None
     peak_bytes: int | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class CostSummary:
         uncounted: operations that are in no count.
         adapt_seconds: time to adapt to a task, if it was run.
         query_seconds: time to classify an image, likewise.
+        devices: that tasks ran on, in words; with several there are no times.
         parameters: of the learner.
         trainable: those that are meta-trained.
         adapted: mean size of a task's state, in numbers; over several sources, the mean of their means.
@@ -43,6 +44,7 @@ class CostSummary:
     uncounted: tuple[str, ...]
     adapt_seconds: Spread | None
     query_seconds: Spread | None
+    devices: tuple[str, ...]
     parameters: int | None
     trainable: int | None
     adapted: float | None
@@ -76,7 +78,8 @@ def summarise_costs(records: Mapping[str, Sequence[Record]]) -> CostSummary | No
         return None
     passes = {cost.passes for cost in costs}
     peaks = [cost.peak_bytes for cost in costs if cost.peak_bytes is not None]
-    timed = [record for record in tasks if not record.failed] or tasks
+    devices = tuple(sorted({cost.device for cost in costs}))
+    timed = [record for record in tasks if not record.failed] if len(devices) == 1 else []
     return CostSummary(
         passes="" if "" in passes else ", ".join(sorted(passes)),
         macs=_mean_of_means(sources, lambda cost: cost.macs),
@@ -85,6 +88,7 @@ def summarise_costs(records: Mapping[str, Sequence[Record]]) -> CostSummary | No
         uncounted=tuple(sorted({name for cost in costs for name in cost.uncounted})),
         adapt_seconds=spread([record.adapt_seconds for record in timed]),
         query_seconds=spread([record.classify_seconds / record.n_query for record in timed]),
+        devices=devices,
         parameters=_same(cost.parameters for cost in costs),
         trainable=_same(cost.trainable for cost in costs),
         adapted=_mean_of_means(sources, lambda cost: cost.adapted),
@@ -93,9 +97,9 @@ def summarise_costs(records: Mapping[str, Sequence[Record]]) -> CostSummary | No
     )
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Give median and 95th percentile of at least one time."""
-    return Spread(quantile(values, 0.5), quantile(values, 0.95))
+def spread(values: Sequence[float]) -> Spread | None:
+    """Give median and 95th percentile; None of no times."""
+    return Spread(quantile(values, 0.5), quantile(values, 0.95)) if values else None
 
 
 def _mean_of_means(sources: Sequence[Sequence[Record]], figure: Callable[[Cost], int | None]) -> float | None:

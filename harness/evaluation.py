@@ -273,7 +273,7 @@ def _evaluate_missing_tasks(
         scores = evaluation.scores(suite, remaining, warm=not warmed)
         warmed = warmed or bool(remaining)
         for number, (episode, score) in enumerate(scores, start=finished + 1):
-            record = evaluation.record(suite, episode, score, meter.cost(episode, score.peak_bytes))
+            record = evaluation.record(suite, episode, score, meter.cost(episode, score))
             if keep_predictions:  # first, so that a task with a record has its predictions too
                 append_predictions(kept_in, record.task, score.predictions)
             append_record(path, record)

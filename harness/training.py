@@ -354,7 +354,7 @@ class Training:
         for source, tasks in self.suite.tasks("validation").items():
             accuracies = []
             for episode, score in evaluation.scores(self.suite, tasks[: self.settings.validation_tasks]):
-                accuracies.extend(score.values or [0.0])
+                accuracies.extend(score.values or [0.0] * max(1, len(episode.groups)))
                 if score.failed:
                     self.reporter.note(f"{episode.task} failed and counts as 0 % here: {score.failed}")
                 if interruption.is_set():

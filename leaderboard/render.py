@@ -189,6 +189,8 @@ def _score_values(row: Row) -> Iterator[dict[str, Any]]:
                 **_numbers(cell),
                 "column_rank": cell.rank,
                 "done": cell.done,
+                "failed": cell.failed,
+                "survivors_mean": cell.survivors and cell.survivors.mean,
                 "expected": cell.expected,
                 "missing": cell.missing,
             }

@@ -15,6 +15,7 @@ NOT_EVALUATED = "Not part of this evaluation."
 NO_DATA = "The data of this source was missing; see `lite-bench data status`."
 NO_MEAN = "No mean: not every source it averages over is complete."
 FAILED = "{failed} of {done} tasks failed (see their records); a mean over the others would flatter."
+UNFINISHED = "{missing} of {expected} tasks are missing; repeat `lite-bench eval` to finish them."
 SYNTHETIC = "Stand-in data: shows that everything runs, and says nothing about the real benchmark."
 
 
@@ -27,6 +28,8 @@ class Cell:
         missing: why there is no estimate, or empty.
         done: tasks of a source that are done.
         expected: tasks of a source that were asked for.
+        failed: tasks of a source that failed.
+        survivors: accuracy over the tasks that did not fail, if any failed.
         rank: rank in the column, ties sharing theirs; None without an estimate.
         best: True if none in the column is significantly better.
     """
@@ -35,6 +38,8 @@ class Cell:
     missing: str = ""
     done: int | None = None
     expected: int | None = None
+    failed: int = 0
+    survivors: Estimate | None = None
     rank: float | None = None
     best: bool = False
 
@@ -137,11 +142,13 @@ def _metric_cells(manifest: Manifest, scores: Mapping[str, SourceScore], cells: 
 def _source_cell(score: SourceScore, without: str | None = None) -> Cell:
     """Show a source only when all of it is there; ``without`` says why its data was missing, if it was."""
     if score.failed:
-        return Cell(None, FAILED.format(failed=score.failed, done=score.done), score.done, score.expected)
+        reason = FAILED.format(failed=score.failed, done=score.done)
+        if not score.complete:
+            reason += f" {UNFINISHED.format(missing=score.expected - score.done, expected=score.expected)}"
+        return Cell(None, reason, score.done, score.expected, score.failed, score.survivors)
     if score.complete:
         return Cell(score.estimate, "", score.done, score.expected)
     if without and not score.done:
         return Cell(None, NO_DATA, score.done, score.expected)
-    missing = score.expected - score.done
-    reason = f"{missing} of {score.expected} tasks are missing; repeat `lite-bench eval` to finish them."
+    reason = UNFINISHED.format(missing=score.expected - score.done, expected=score.expected)
     return Cell(None, reason, score.done, score.expected)

@@ -79,7 +79,7 @@ def sizes_for(support: int, way: int, frames: int) -> TaskSizes:
 
 def measure(settings: Settings, sizes: TaskSizes, repeats: int, *, quiet: bool) -> dict[str, Any]:
     """Measure a task and print the tables; gives values that JSON can hold."""
-    from lite_bench.harness.answers import Setting
+    from lite_bench.harness.answers import FAILURES, Setting
     from lite_bench.harness.assembly import assemble, precision_context
     from lite_bench.harness.measurement.trials import Trial
 
@@ -100,7 +100,11 @@ def measure(settings: Settings, sizes: TaskSizes, repeats: int, *, quiet: bool) 
         print_table(["MACs by kind", "to adapt", "per classified image"], rows, title=title)
         if repeats:
             say(f"\nRunning the task {repeats} times, and once more to measure memory ...")
-    summary = trial.summary(counts, repeats)
+    try:
+        summary = trial.summary(counts, repeats)
+    except FAILURES as error:
+        say(f"The task failed, so there are no times: {error}")
+        summary = trial.summary(counts, 0)
     if not quiet:
         print_table(["cost", "of this task"], cost_rows(summary), title="cost")
     return {

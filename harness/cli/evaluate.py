@@ -155,13 +155,17 @@ def _evaluate(
 
     with Progressor("evaluating") as progress:
         correct: dict[str, list[float]] = {}
+        failed: dict[str, int] = {}
 
         def notify(source: str, done: int, total: int, record: Record | None) -> None:
             accuracies = correct.setdefault(source, [])
             if record is not None:
                 own = [] if record.accuracy is None else [record.accuracy]
                 accuracies += [group.frame_accuracy for group in record.groups] or own
+            if record is not None and record.failed:
+                failed[source] = failed.get(source, 0) + 1
             detail = f"acc {sum(accuracies) / len(accuracies):.1%}" if accuracies else ""
+            detail += f"  {failed[source]} failed" if source in failed else ""
             progress.update(source, done, total, detail)
 
         return evaluate(

@@ -67,11 +67,18 @@ def collect(run: Path, suite: Any, source: str | None) -> tuple[dict[Any, dict[s
     """Read the predictions that were kept of one source; gives them with the tasks there are and should be.
 
     Raises:
-        RunError: none were kept.
+        RunError: none were kept, or tasks failed, which have none.
         UsageError: there are several sources and none, or an unknown one, is named.
     """
     from lite_bench.harness.core import Task
-    from lite_bench.harness.records import predictions_path, read_manifest, read_predictions, results_folder
+    from lite_bench.harness.records import (
+        predictions_path,
+        read_manifest,
+        read_predictions,
+        read_records,
+        records_path,
+        results_folder,
+    )
 
     kept = {}
     for name in suite.tasks("test"):
@@ -86,5 +93,11 @@ def collect(run: Path, suite: Any, source: str | None) -> tuple[dict[Any, dict[s
         source = next(iter(kept))
     if source is None or source not in kept:
         raise UsageError(f"Predictions of {', '.join(kept)} were kept; name one of them by --source.")
+    failed = [record for record in read_records(records_path(run, suite.id, source)) if record.failed]
+    if failed:
+        raise RunError(
+            f"{len(failed)} tasks of {source} failed and have no predictions (the first: {failed[0].failed}); a file "
+            "needs those of all tasks, so evaluate a learner or options that do not fail, with --overwrite."
+        )
     expected = read_manifest(results_folder(run, suite.id)).sources[source]
     return {Task.parse(task): groups for task, groups in kept[source].items()}, len(kept[source]), expected

@@ -32,13 +32,17 @@ Next:
 
 @dataclass(frozen=True)
 class Gain:
-    """What meta-training brought on the same tasks, in percent with the half width of its 95 % interval."""
+    """What meta-training brought on the same tasks, in percent with the half width of its 95 % interval.
+
+    ``failed`` tasks, in either run, are in none of the figures.
+    """
 
     learner: str
     before: float
     after: float
     gain: float
     half_width: float
+    failed: int = 0
 
 
 def quickstart(
@@ -120,16 +124,17 @@ def compare(learner: str, before: RunFolder, after: RunFolder) -> Gain:
     from lite_bench.harness.records import read_results
     from lite_bench.harness.statistics import estimate
 
-    accuracies = []
+    accuracies, failed = [], set[str]()
     for run in (before, after):
         (results,) = read_results(run.path)
-        listed = (r for records in results.records.values() for r in records)
+        listed = [r for records in results.records.values() for r in records]
+        failed |= {r.task for r in listed if r.failed}
         accuracies.append({r.task: r.accuracy for r in listed if r.accuracy is not None})
     shared = sorted(accuracies[0].keys() & accuracies[1].keys())
     first, second = ([100 * each[task] for task in shared] for each in accuracies)
     difference = estimate([b - a for a, b in zip(first, second, strict=True)])
     means = estimate(first).mean, estimate(second).mean
-    return Gain(learner, *means, difference.mean, difference.half_width or 0.0)
+    return Gain(learner, *means, difference.mean, difference.half_width or 0.0, len(failed))
 
 
 def describe(gain: Gain) -> str:
@@ -137,4 +142,6 @@ def describe(gain: Gain) -> str:
     return (
         f"{gain.learner}: {gain.before:.1f} % untrained, {gain.after:.1f} % trained with LITE: "
         f"{gain.gain:+.1f} ± {gain.half_width:.1f} points on the same tasks"
+        + f" ({gain.failed} tasks that failed are left out)"
+        * bool(gain.failed)
     )

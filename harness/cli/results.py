@@ -78,6 +78,7 @@ def cost_rows(costs: CostSummary) -> list[list[str]]:
         ["MACs per classified image", scaled(costs.macs_per_query)],
         ["time to adapt", spread_text(costs.adapt_seconds)],
         ["time per classified image", spread_text(costs.query_seconds)],
+        ["device", "; ".join(costs.devices) or UNKNOWN],
         ["parameters", UNKNOWN if costs.parameters is None else f"{costs.parameters:,}"],
         ["of these meta-trained", UNKNOWN if costs.trainable is None else f"{costs.trainable:,}"],
         ["numbers that adapt to a task", scaled(costs.adapted)],

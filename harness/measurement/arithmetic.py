@@ -384,6 +384,8 @@ def is_free(operation: Any) -> bool:
         return False
     name = base_name(name)
     forward = base_name(name.removesuffix("_backward"))
+    if name.startswith("_foreach_mm"):
+        return False  # products of matrices, among a family that works on single elements
     return name in FREE_NAMES or forward in FREE_NAMES or forward.startswith(FREE_FAMILIES) or _is_pointwise(forward)
 
 

@@ -9,6 +9,7 @@ peak.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,13 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lite_bench.harness.answers import FAILURES, Setting
+from lite_bench.harness.answers import Setting
+from lite_bench.harness.assembly import seeded
 from lite_bench.harness.clips import frames_per_item, per_item
 from lite_bench.harness.core import Cost, Episode, Support, TaskSizes
+from lite_bench.harness.environment import device_text
 from lite_bench.harness.measurement.counting import Count, NotCountableError, count_hollow, hollow
-from lite_bench.harness.measurement.peak import measure_peak
-from lite_bench.harness.measurement.published import NetworkMacs, network_counter
+from lite_bench.harness.measurement.peak import live_peak
+from lite_bench.harness.measurement.published import NetworkMacs, evaluation_mode, network_counter
+from lite_bench.harness.scoring import Score
 from lite_bench.harness.step import map_tensors, move_support
+
+LONGEST_SECONDS = 60.0
+"""Tasks that take longer on a CPU are not run a second time to measure their memory."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Counts:
 
     Attributes:
         adapt: of `adapt`, or None if it could not be counted.
-        query: of classifying one image more, or None.
+        query: of classifying one image, or None.
         adapted: numbers in the state, or None.
         problem: why something is None, or empty.
     """
@@ -80,14 +87,13 @@ class _CountingEncode:
     """
 
     chunk: int
-    known: Mapping[nn.Module, NetworkCost]
+    known: Mapping[object, NetworkCost]
     calls: list[tuple[Callable[[Tensor], Tensor], Tensor]] = field(default_factory=list)
     skipped: list[tuple[NetworkCost, int]] = field(default_factory=list)
 
     def __call__(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Encode items to [N, D]."""
-        module = module_of(network)
-        found = None if module is None else self.known.get(module)
+        found = self.known.get(key_of(network, images))
         if found is None:
             self.calls.append((network, images))
             return per_item(network, images)
@@ -95,17 +101,36 @@ class _CountingEncode:
         return hollow((len(images), found.features[0]), found.features[1], images.device)
 
 
-def module_of(network: object) -> nn.Module | None:
-    """Give the module that ``network`` is, or is with some arguments fixed; None if it is something else."""
+def key_of(network: object, images: Tensor) -> object:
+    """Say what the cost of an image in ``network`` depends on, or give None if that cannot be told.
+
+    That is the module that it is, or is with some arguments fixed, those arguments but for the values of tensors, and
+    the kind of image.
+    """
+    fixed: list[object] = []
     while isinstance(network, partial):
+        fixed += [_describe(network.args), _describe(network.keywords)]
         network = network.func
-    return network if isinstance(network, nn.Module) else None
+    if not isinstance(network, nn.Module) or None in fixed:
+        return None
+    return network, network.training, tuple(fixed), images.shape[-3:], images.dtype
+
+
+def _describe(value: object) -> object:
+    """Give something that can be a key, the same for values that lead to the same operations; None if unsure."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, Mapping):
+        parts = [(key, _describe(each)) for key, each in value.items()]
+        return None if any(part is None for _, part in parts) else ("mapping", *parts)
+    if isinstance(value, tuple):
+        items = [_describe(each) for each in value]
+        return None if None in items else ("tuple", *items)
+    return (type(value), value) if isinstance(value, bool | int | float | str) else None
 
 
 @torch.no_grad()
-def count_task(
-    setting: Setting, sizes: TaskSizes, side: int, known: dict[nn.Module, NetworkCost] | None = None
-) -> Counts:
+def count_task(setting: Setting, sizes: TaskSizes, side: int, known: dict[object, NetworkCost] | None = None) -> Counts:
     """Count what a task of some sizes takes, without computing it.
 
     Args:
@@ -125,8 +150,8 @@ def count_task(
         with setting.precision():
             states.append(setting.learner.adapt(Support(images, labels, sizes.way), encode))
 
-    def classify(queries: int) -> Callable[[], Tensor]:
-        return lambda: setting.classify(states[0], hollow((queries, 3, side, side), torch.uint8, setting.device))
+    def classify() -> Tensor:
+        return setting.classify(states[0], hollow((1, 3, side, side), torch.uint8, setting.device))
 
     try:
         adapted = count_hollow(adapt)
@@ -136,21 +161,21 @@ def count_task(
             _learn(network, items, setting, known)
     except Exception as error:  # a stranger's `adapt` may do anything, and not to know its cost is no failure
         return Counts(None, None, None, _problem("adapt", error))
-    numbers: list[int] = []
-    map_tensors(states[0], lambda tensor: numbers.append(tensor.numel()) or tensor)  # type: ignore[func-returns-value]  # append gives None
     try:
-        query = count_hollow(classify(2)) - count_hollow(classify(1))
+        numbers: list[int] = []
+        map_tensors(states[0], lambda tensor: numbers.append(tensor.numel()) or tensor)  # type: ignore[func-returns-value]  # append gives None
+        query = count_hollow(classify)
     except Exception as error:  # likewise
-        return Counts(adapted, None, sum(numbers), _problem("classify", error))
+        return Counts(adapted, None, None, _problem("classify", error))
     return Counts(adapted, query, sum(numbers))
 
 
 def _learn(
-    network: Callable[[Tensor], Tensor], items: Tensor, setting: Setting, known: dict[nn.Module, NetworkCost]
+    network: Callable[[Tensor], Tensor], items: Tensor, setting: Setting, known: dict[object, NetworkCost]
 ) -> None:
     """Find out what one image takes in a network, if two take twice as much."""
-    module = module_of(network)
-    if module is None or module in known:
+    key = key_of(network, items)
+    if key is None or key in known:
         return
     outputs: list[Tensor] = []
 
@@ -158,10 +183,10 @@ def _learn(
         pixels = hollow((images, *items.shape[-3:]), items.dtype, items.device)
         return lambda: outputs.append(network(pixels))
 
-    with setting.precision():
+    with suppress(Exception), setting.precision():  # then it is run for every task
         one, two = count_hollow(run(1)), count_hollow(run(2))
-    if (one + one).by_kind == two.by_kind:
-        known[module] = NetworkCost(one.by_kind, (outputs[1].shape[1], outputs[1].dtype), one.uncounted)
+        if (one + one).by_kind == two.by_kind:
+            known[key] = NetworkCost(one.by_kind, (outputs[1].shape[1], outputs[1].dtype), one.uncounted)
 
 
 def _problem(what: str, error: Exception) -> str:
@@ -169,8 +194,8 @@ def _problem(what: str, error: Exception) -> str:
     return f"{what} ({text if isinstance(error, NotCountableError) else f'{type(error).__name__}: {text}'})"
 
 
-def published_macs_of(learner: Any, sizes: TaskSizes, network_macs: NetworkMacs) -> int | None:
-    """Count adapting as published tables do, or None if the learner does not say how.
+def published_macs_of(learner: Any, sizes: TaskSizes, network_macs: NetworkMacs) -> tuple[int | None, str]:
+    """Count adapting as published tables do; None if the learner does not say how, or with the reason if it fails.
 
     Args:
         learner: that may have a method ``published_macs``.
@@ -178,7 +203,29 @@ def published_macs_of(learner: Any, sizes: TaskSizes, network_macs: NetworkMacs)
         network_macs: see `network_counter`.
     """
     own = getattr(learner, "published_macs", None)
-    return None if own is None else int(own(sizes, network_macs))
+    try:
+        found = None if own is None else own(sizes, network_macs)
+        return None if found is None else int(found), ""
+    except Exception as error:  # a stranger's method; not to know a cost is no failure
+        return None, _problem("published counting", error)
+
+
+def costs_of(learner: Any, module: nn.Module, counts: Counts, published: tuple[int | None, str], device: str) -> Cost:
+    """Put together what is known of a task without running it."""
+    parameters = list(module.parameters())
+    named = {name for count in (counts.adapt, counts.query) if count for name in count.uncounted}
+    problems = {problem for problem in (counts.problem, published[1]) if problem}
+    return Cost(
+        passes=passes_of(learner),
+        macs=None if counts.adapt is None else counts.adapt.macs,
+        macs_per_query=None if counts.query is None else counts.query.macs,
+        published_macs=published[0],
+        uncounted=tuple(sorted(named | problems)),
+        parameters=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        adapted=counts.adapted,
+        device=device,
+    )
 
 
 def passes_of(learner: Any) -> str:
@@ -206,61 +253,51 @@ class CostMeter:
     costs: dict[TaskSizes, Cost] = field(default_factory=dict)
     peaks: dict[TaskSizes, int] = field(default_factory=dict)
     largest: int = 0
-    networks: dict[nn.Module, NetworkCost] = field(default_factory=dict)
+    networks: dict[object, NetworkCost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Set up the published counting."""
         self.network_macs = network_counter(self.side)
+        self.device = device_text(self.setting.device)
 
     def next_source(self) -> None:
         """Start on another source."""
         self.largest = 0
 
-    def cost(self, episode: Episode, peak: int | None) -> Cost:
+    def cost(self, episode: Episode, score: Score) -> Cost:
         """Give the cost of a task that was just run.
 
         Args:
             episode: the task.
-            peak: peak memory of that run in bytes, if it could be had on the way.
+            score: what came of it.
         """
         sizes = sizes_of(episode.support)
         if sizes not in self.costs:
             self.costs[sizes] = self._counted(sizes)
-        return replace(self.costs[sizes], peak_bytes=self._peak(sizes, episode) if peak is None else peak)
+        peak = score.peak_bytes
+        if peak is None and score.adapt_seconds + score.classify_seconds < LONGEST_SECONDS:
+            peak = self._peak(sizes, episode)
+        return replace(self.costs[sizes], peak_bytes=peak)
 
     def _counted(self, sizes: TaskSizes) -> Cost:
         counts = count_task(self.setting, sizes, self.side, self.networks)
-        parameters = list(self.module.parameters())
-        uncounted = {name for count in (counts.adapt, counts.query) if count for name in count.uncounted}
-        return Cost(
-            passes=passes_of(self.setting.learner),
-            macs=None if counts.adapt is None else counts.adapt.macs,
-            macs_per_query=None if counts.query is None else counts.query.macs,
-            published_macs=published_macs_of(self.setting.learner, sizes, self.network_macs),
-            uncounted=tuple(sorted(uncounted | ({counts.problem} if counts.problem else set()))),
-            parameters=sum(p.numel() for p in parameters),
-            trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            adapted=counts.adapted,
-        )
+        published = published_macs_of(self.setting.learner, sizes, self.network_macs)
+        return costs_of(self.setting.learner, self.module, counts, published, self.device)
 
     def _peak(self, sizes: TaskSizes, episode: Episode) -> int | None:
         """Measure peak memory on a CPU, if this is the largest task of its source so far."""
         if sizes not in self.peaks and sizes.images > self.largest:
-            self.peaks[sizes] = measure_peak(lambda: self._run(episode), self.setting.device).tensors
+            with suppress(Exception), seeded("peak memory"):  # the task ran; that memory ran out now is no failure
+                self.peaks[sizes] = live_peak(lambda: self._run(episode))
         self.largest = max(self.largest, sizes.images)
         return self.peaks.get(sizes)
 
     @torch.no_grad()
     def _run(self, episode: Episode) -> None:
         """Adapt, and classify a batch: of support images, so that no query is read twice."""
-        setting, was_training = self.setting, self.module.training
+        setting = self.setting
         images = episode.support.images.flatten(0, -4)
         batch = torch.arange(min(setting.batch_size, episode.n_query)) % len(images)
-        self.module.eval()
-        try:
+        with evaluation_mode(self.module):
             state = setting.adapt(move_support(episode.support, setting.device))
             setting.classify(state, images[batch].to(setting.device))
-        except FAILURES:
-            pass  # the task has failed already, and takes as much until then
-        finally:
-            self.module.train(was_training)

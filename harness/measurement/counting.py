@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lite_bench.harness.measurement.arithmetic import Rule, is_free, rule_of
-from lite_bench.harness.measurement.hollow import HollowRun, NotCountableError, hollow
+from lite_bench.harness.measurement.hollow import HollowRun, NotCountableError, hollow, is_hollow
+from lite_bench.harness.repetition import abridged
 
 __all__ = ["Count", "NotCountableError", "Tally", "count", "count_hollow", "counting", "hollow"]
 
@@ -119,6 +122,27 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         return result
 
 
+class _Leaving(TorchFunctionMode):
+    """Notices numbers that leave torch for numpy, where nothing is counted."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self.tally = tally
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        if func in LEAVING and args[0].is_floating_point():
+            if is_hollow(args[0]):
+                raise NotCountableError("numpy", "it computes outside of torch")
+            self.tally.uncounted.add("numpy")
+        return func(*args, **(kwargs or {}))
+
+
+LEAVING = (Tensor.numpy, Tensor.__array__)
+
+
 @contextmanager
 def counting(hollowly: bool = False) -> Iterator[Tally]:
     """Count what is run inside the block; ``hollowly`` without computing it."""
@@ -130,6 +154,9 @@ def counting(hollowly: bool = False) -> Iterator[Tally]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         run = stack.enter_context(HollowRun()) if hollowly else run_really
         stack.enter_context(_CountingMode(tally, run))
+        stack.enter_context(_Leaving(tally))
+        if hollowly:
+            stack.enter_context(abridged(lambda: dict(tally.by_kind), tally.by_kind.update))
         yield tally
 
 
@@ -145,7 +172,7 @@ def count_hollow(work: Callable[[], object]) -> Count:
 
     What is to be saved must be `hollow`, usually the images; what is computed from it is so too. Labels stay real.
     Nothing outside changes: neither parameters and buffers nor gradients and random states. An optimizer must be made
-    by ``work`` itself, or else would keep hollow moments. A loop that stops early when a loss is small runs to its end.
+    by ``work`` itself, or else would keep hollow moments. Loops over `repeated` run a few times and count for all.
     A whole number that is computed from hollow values, such as a count of correct answers, reads 0.
 
     Raises:

@@ -66,7 +66,7 @@ def hollow(shape: Sequence[int], dtype: torch.dtype = torch.float32, device: tor
 
 
 def _filler(dtype: torch.dtype, device: torch.device, shape: Sequence[int], truth: bool = False) -> Tensor:
-    """Make a real tensor of what stands for unknown values: no loop ends early for a loss of 1, and 0 is an index."""
+    """Make a real tensor of what stands for unknown values: 1 divides, and 0 is an index."""
     inexact = dtype.is_floating_point or dtype.is_complex
     return torch.full(tuple(shape), truth if dtype == torch.bool else int(inexact), dtype=dtype, device=device)
 
@@ -94,6 +94,8 @@ class _Storages:
 
 RUN_AS_THEY_ARE = frozenset({"_fused_sdp_choice", "_local_scalar_dense", "is_pinned"})
 CHECKS = frozenset({"_linalg_check_errors", "_assert_async", "_functional_assert_async", "_assert_tensor_metadata"})
+ORDERED = frozenset({"lt", "le", "gt", "ge"})
+"""Comparisons that decide how far a loop goes; whether all is finite is another matter, and taken to be so."""
 NEED_VALUES = frozenset({"equal", "allclose", "nonzero", "masked_select", "bincount", "_unique2", "_unique"})
 
 
@@ -110,6 +112,7 @@ class HollowRun:
         self._shapes: dict[Any, Any] = {}
         self._unknown = _Storages()
         self._own = _Storages()
+        self._guessed = _Storages()
         self._gradients: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._generators: list[tuple[torch.Generator, Tensor]] = []
 
@@ -144,6 +147,8 @@ class HollowRun:
             self._remember_gradient(tensor)
         name = base_name(func._schema.name.partition("::")[2])  # noqa: SLF001 - torch tells it nowhere else
         unknown = any(self.is_unknown(tensor) for tensor in tensors)
+        if name == "_local_scalar_dense" and args[0] in self._guessed:
+            raise NotCountableError("item", "a number that is not computed is read, and may decide how it goes on")
         if name in RUN_AS_THEY_ARE or func.namespace in {"prim", "profiler"}:
             return func(*args, **kwargs)
         if name in CHECKS and unknown:
@@ -164,10 +169,14 @@ class HollowRun:
         return tensor.layout == torch.strided and (is_hollow(tensor) or tensor in self._unknown)
 
     def _really(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        guessed = any(tensor in self._guessed for tensor in _tensors(args, kwargs) if tensor.layout == torch.strided)
+        ordered = base_name(func._schema.name.partition("::")[2]) in ORDERED  # noqa: SLF001 - torch tells it nowhere else
         result = func(*args, **kwargs)
         for tensor in _leaves(result):
             if tensor.layout == torch.strided:
                 self._own.add(tensor)
+                if guessed and (tensor.is_floating_point() or ordered):
+                    self._guessed.add(tensor)
         return result
 
     def _view(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
@@ -232,6 +241,8 @@ class HollowRun:
 
     def _made(self, tensor: Tensor) -> Tensor:
         self._own.add(tensor)
+        if tensor.is_floating_point():
+            self._guessed.add(tensor)
         return tensor
 
     def _on_meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:

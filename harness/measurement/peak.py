@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 T = TypeVar("T")
 
@@ -69,6 +71,53 @@ def _on_cpu(work: Callable[[], object]) -> Peak:
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     highest = max(itertools.accumulate((size for _, size in changes), initial=0))
     return Peak(highest, highest)
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Follows how much memory the tensors made inside it take."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
+        self.now = self.highest = 0
+        self.seen: dict[int, weakref.finalize[..., Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+                self._add(tensor.untyped_storage(), args)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage, args: tuple[Any, ...]) -> None:
+        key = storage._cdata  # noqa: SLF001 - the identity of a storage
+        given = {a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor) and a.layout == torch.strided}  # noqa: SLF001 - as above
+        if key in self.seen or key in given:
+            return
+        size = storage.nbytes()
+        self.seen[key] = weakref.finalize(storage, self._free, key, size)
+        self.now += size
+        self.highest = max(self.highest, self.now)
+
+    def _free(self, key: int, size: int) -> None:
+        self.seen.pop(key, None)
+        self.now -= size
+
+
+def live_peak(work: Callable[[], object]) -> int:
+    """Run ``work`` and give the most memory that tensors made in it took at a time, in bytes, on any device.
+
+    Unlike `measure_peak` it keeps no list of what happened, so that it does for work of any length. What an operation
+    takes inside itself is not seen.
+    """
+    live = _Live()
+    with live:
+        work()
+    for freed in list(live.seen.values()):
+        freed.detach()
+    return live.highest
 
 
 def resident_bytes() -> int:

@@ -47,7 +47,7 @@ def published_macs(network: nn.Module, image_size: int) -> int:
     hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, COUNTED)]
     place = next((tensor.device for tensor in _tensors(network)), torch.device("cpu"))
     try:
-        with _evaluation_mode(network):
+        with evaluation_mode(network):
             network(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=place))
     finally:
         for hook in hooks:
@@ -77,7 +77,7 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Put ``network`` in evaluation mode, and every module in it back into its own mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -34,5 +34,7 @@ class Stopwatch:
     def __call__(self, part: str) -> Iterator[None]:
         """Time a block as ``part``."""
         start = clock(self.device)
-        yield
-        self.seconds[part] += clock(self.device) - start
+        try:
+            yield
+        finally:
+            self.seconds[part] += clock(self.device) - start

@@ -10,10 +10,11 @@ from torch import nn
 from lite_bench.harness.answers import Setting, warm_up
 from lite_bench.harness.core import Support, TaskSizes
 from lite_bench.harness.cost_statistics import CostSummary, Spread, spread
+from lite_bench.harness.environment import device_text
 from lite_bench.harness.measurement.costs import (
     Counts,
+    costs_of,
     count_task,
-    passes_of,
     published_macs_of,
     shapes_of_images,
 )
@@ -43,21 +44,27 @@ class Trial:
         return count_task(self.setting, self.sizes, self.side)
 
     def summary(self, counts: Counts, repeats: int) -> CostSummary:
-        """Give all costs; times and memory by running the task ``repeats`` times, if that is not 0."""
-        parameters = list(self.module.parameters())
-        uncounted = {name for count in (counts.adapt, counts.query) if count for name in count.uncounted}
+        """Give all costs; times and memory by running the task ``repeats`` times, if that is not 0.
+
+        Raises:
+            DivergedError: the task fails.
+        """
+        published = published_macs_of(self.setting.learner, self.sizes, network_counter(self.side))
+        device = device_text(self.setting.device)
+        cost = costs_of(self.setting.learner, self.module, counts, published, device)
         adapt, query, peak = self._run(repeats) if repeats else (None, None, None)
         return CostSummary(
-            passes=passes_of(self.setting.learner),
-            macs=None if counts.adapt is None else counts.adapt.macs,
-            macs_per_query=None if counts.query is None else counts.query.macs,
-            published_macs=published_macs_of(self.setting.learner, self.sizes, network_counter(self.side)),
-            uncounted=tuple(sorted(uncounted | ({counts.problem} if counts.problem else set()))),
+            passes=cost.passes,
+            macs=cost.macs,
+            macs_per_query=cost.macs_per_query,
+            published_macs=cost.published_macs,
+            uncounted=cost.uncounted,
             adapt_seconds=adapt,
             query_seconds=query,
-            parameters=sum(p.numel() for p in parameters),
-            trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            adapted=counts.adapted,
+            devices=(device,),
+            parameters=cost.parameters,
+            trainable=cost.trainable,
+            adapted=cost.adapted,
             peak_bytes=peak,
             measured=int(peak is not None),
         )
@@ -71,7 +78,7 @@ class Trial:
         return Support(images.to(self.setting.device), labels.to(self.setting.device), self.sizes.way)
 
     @torch.no_grad()
-    def _run(self, repeats: int) -> tuple[Spread, Spread, int]:
+    def _run(self, repeats: int) -> tuple[Spread | None, Spread | None, int]:
         setting, support = self.setting, self.support()
         queries = support.images.flatten(0, -4)[: setting.batch_size]
         warm_up(setting, support)

@@ -5,27 +5,33 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lite_bench.harness.answers import Setting, SharedFeatures, score_task, warm_up
 from lite_bench.harness.assembly import Assembly, assemble, build_estimator
-from lite_bench.harness.core import Encode, Record, Support, TaskSizes
+from lite_bench.harness.core import Cost, Encode, Record, Support, TaskSizes
+from lite_bench.harness.cost_statistics import summarise_costs
 from lite_bench.harness.errors import DivergedError
 from lite_bench.harness.evaluation import Evaluation, evaluate
 from lite_bench.harness.measurement.costs import CostMeter, NetworkCost, count_task, sizes_of
 from lite_bench.harness.measurement.counting import count
+from lite_bench.harness.measurement.peak import live_peak, measure_peak
 from lite_bench.harness.measurement.trials import Trial
 from lite_bench.harness.records import read_records, read_results, records_path
 from lite_bench.harness.registry import LEARNERS, OWN_DISTRIBUTION, distribution_of
+from lite_bench.harness.scoring import Score
 from lite_bench.harness.statistics import summarise
 from tests.harness.small import FLAGS, TASK, Means, Shell, dropping, prepare, small_settings, small_suite
+from tests.harness.videos import Videos
 
 SETTINGS = small_settings(suite_options={**TASK, "tasks": 4}, limit=3)
 
@@ -183,8 +189,6 @@ def test_reading_data_is_in_no_time(tmp_path: Path) -> None:
 
 
 def test_features_that_are_shared_count_in_every_task() -> None:
-    from tests.harness.videos import Videos
-
     settings = small_settings(learner="protonets")
     built = assemble(settings, 28)
     suite = Videos(28, None)
@@ -205,12 +209,33 @@ def test_memory_is_measured_for_the_largest_tasks_so_far() -> None:
     large = replace(large, n_query=1)
     few = [0, 1, 2]
     small = replace(large, support=Support(large.support.images[few], torch.tensor([0, 1, 2]), 3))
-    peaks = [meter.cost(each, None).peak_bytes for each in (large, small, large)]
+    score = Score(1, 1, 0.1, 0.1)
+    peaks = [meter.cost(each, score).peak_bytes for each in (large, small, large)]
     assert peaks[0] == peaks[2]
     assert peaks[1] is None
     meter.next_source()
-    assert (meter.cost(small, None).peak_bytes or 0) < (peaks[0] or 0)
-    assert meter.cost(small, 5).peak_bytes == 5
+    assert (meter.cost(small, score).peak_bytes or 0) < (peaks[0] or 0)
+    assert meter.cost(small, replace(score, peak_bytes=5)).peak_bytes == 5
+    meter.next_source()
+    meter.peaks.clear()
+    assert meter.cost(small, replace(score, adapt_seconds=61.0)).peak_bytes is None
+
+
+def test_live_memory_is_that_of_the_profiler() -> None:
+    """Of an evaluation without a gradient, where hardly anything is taken inside an operation; and again in a loop."""
+    built = assemble(small_settings(), 28)
+    images = torch.randint(0, 256, (50, 3, 28, 28), dtype=torch.uint8)
+
+    @torch.no_grad()
+    def work() -> None:
+        for _ in range(3):
+            built.module.backbone(images)  # type: ignore[operator]  # a module
+
+    work()
+    found = live_peak(work)
+    assert found == pytest.approx(measure_peak(work, torch.device("cpu")).tensors, rel=0.2)
+    assert live_peak(lambda: [torch.zeros(1000) + 1 for _ in range(10)]) == pytest.approx(40_000, rel=0.15)
+    assert live_peak(lambda: [(torch.zeros(1000) + 1).sum() for _ in range(10)]) < 10_000
 
 
 def test_sizes_do_not_depend_on_the_order_of_classes() -> None:
@@ -259,7 +284,7 @@ CLOSED_FORMS: dict[str, tuple[int, int]] = {
     "bit": (2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
     "reptile": (2 * (N * BODY_STEP + 3 * HEAD), BODY + C * D),
     # prototypes, inner products with them, and 40 steps of weighing one extractor's products and lengths
-    "sur": (N * BODY + 2 * PROTOTYPES + 40 * 2 * (N * C + N + C), BODY + C * D + C + 1),
+    "sur": (N * BODY + 2 * PROTOTYPES + 40 * 2 * (N * C + N + C), BODY + C * D + 2 * C + 1),
     "ctx": (N * (BODY + 4 * 64 * 256), BODY + 4 * 64 * 256 + 4 * (4 * N) * 256),
 }
 
@@ -285,7 +310,7 @@ def test_networks_that_are_known_count_the_same(learner: str) -> None:
     """A second count, which skips the networks, equals a first one and a real run of another size under the counter."""
     settings = small_settings(learner=learner, image_size=32, params=FEW_STEPS.get(learner, {}))
     built = assemble(settings, 32)
-    setting, known = setting_of(built), dict[nn.Module, NetworkCost]()
+    setting, known = setting_of(built), dict[object, NetworkCost]()
     for counts in ((1, 2, 2), (2, 3, 3, 1)):
         sizes = TaskSizes(counts, frames=2)
         found = count_task(setting, sizes, 32, known)
@@ -293,6 +318,132 @@ def test_networks_that_are_known_count_the_same(learner: str) -> None:
         assert found.problem == ""
         support = Trial(setting, built.module, sizes, 32).support()
         assert found.adapt == count(partial(setting.adapt, support))
+
+
+class Strange(nn.Module):
+    """A plug-in that does one thing in a way of its own."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 8))
+
+    def adapt(self, support: Support, encode: Encode) -> Any:
+        features = encode(lambda images: self.network(images.float()), support.images)
+        if self.how == "reads":
+            while float(features.norm()) > 1e-3:
+                features = features / 2
+        if self.how == "numpy":
+            features = torch.from_numpy(features.numpy() * 2)
+        state = Means(torch.stack([features[support.labels == c].mean(0) for c in range(support.way)]))
+        return Odd(state.means, np.zeros(2)) if self.how == "state" else state
+
+    def classify(self, state: Any, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.float()) @ state.means.T
+        return logits
+
+    def published_macs(self, sizes: TaskSizes, network_macs: Any) -> Any:
+        return 1 // 0 if self.how == "published" else None
+
+
+@dataclass
+class Odd:
+    means: Tensor
+    other: Any
+
+
+@pytest.mark.parametrize(
+    ("how", "reason", "known"),
+    [
+        ("reads", "adapt (item cannot be followed", False),
+        ("numpy", "adapt (numpy cannot be followed", False),
+        ("state", "classify (PluginError", True),
+        ("published", "published counting (ZeroDivisionError", True),
+    ],
+)
+def test_no_plugin_ends_an_evaluation_by_how_it_counts(how: str, reason: str, known: bool, tmp_path: Path) -> None:
+    learner = Strange(how)
+    (record, *_) = evaluated(Assembly(learner, learner, build_estimator(SETTINGS), torch.device("cpu")), tmp_path)
+    assert record.accuracy is not None
+    assert record.cost is not None
+    assert any(each.startswith(reason) for each in record.cost.uncounted)
+    assert (record.cost.macs is not None) == known
+    assert record.cost.published_macs is None
+
+
+class Twice(nn.Module):
+    """Runs one network at two sizes and in two ways, which a cache must tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Deep()
+
+    def adapt(self, support: Support, encode: Encode) -> Means:
+        small = nn.functional.avg_pool2d(support.images.float(), 2)
+        passes = [encode(self.network, support.images), encode(self.network, small)]
+        passes.append(encode(partial(self.network, deep=True), support.images))
+        features = torch.stack(passes).sum(0)
+        return Means(torch.stack([features[support.labels == c].mean(0) for c in range(support.way)]))
+
+    def classify(self, state: Means, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images) @ state.means.T
+        return logits
+
+
+class Deep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, images: Tensor, deep: bool = False) -> Tensor:
+        maps: Tensor = self.first(images.float())
+        return (self.second(maps) if deep else maps).mean((2, 3))
+
+
+def test_a_network_that_is_run_in_several_ways_is_counted_in_each() -> None:
+    learner = Twice()
+    setting = Setting(learner, build_estimator(SETTINGS), 40, torch.device("cpu"), nullcontext)
+    known: dict[object, NetworkCost] = {}
+    image = 4 * 27 * (30**2 + 14**2 + 30**2) + 4 * 36 * 28**2
+    for counts in ((1, 1), (2, 3), (4, 4)):
+        found = count_task(setting, TaskSizes(counts), 32, known)
+        assert found.adapt is not None
+        assert found.adapt.macs == sum(counts) * image
+    assert len(known) == 3
+
+
+def test_an_evaluation_by_features_goes_on_with_smaller_batches_of_shared_ones() -> None:
+    settings = small_settings(learner="protonets")
+    built = assemble(settings, 28)
+    suite = Videos(28, None)
+    (tasks, *_) = suite.tasks("test").values()
+    shared = SharedFeatures()
+    whole = [score_task(setting_of(built), suite.episode(task), shared) for task in tasks[:2]]
+    again = SharedFeatures()
+    first = score_task(setting_of(built), suite.episode(tasks[0]), again)
+    second = score_task(setting_of(built, batch_size=1), suite.episode(tasks[1]), again)
+    assert [first.predictions, second.predictions] == [each.predictions for each in whole]
+
+
+def test_times_of_several_devices_have_no_median() -> None:
+    found = summarise_costs({"a": [bare_record("CPU, 2 threads"), bare_record("H100")]})
+    assert found is not None
+    assert found.adapt_seconds is found.query_seconds is None
+    assert found.devices == ("CPU, 2 threads", "H100")
+
+
+def bare_record(device: str) -> Record:
+    name = ("letters@1/a/test/0", "letters@1", "a", "l", "b")
+    return Record(*name, 84, 0.5, 5, 5, 10, 1.0, 2.0, "untrained", "d", "0", cost=Cost(device=device))
+
+
+def test_the_cost_of_a_task_that_fails_is_counted_without_times(shell: Shell) -> None:
+    flags = ["--backbone", "conv4", "--image-size", "28", "--support", "6", "--way", "3", "--device", "cpu"]
+    out, err = shell("cost", "fomaml", *flags, "-P", "backbone_lr=1e30", "-P", "inner_lr=1e30", "--json")
+    assert "The task failed, so there are no times: The inner loop diverged" in err
+    costs = json.loads(out)["costs"]
+    assert costs["adapt_seconds"] is None
+    assert costs["macs"] > 0
 
 
 def test_the_cost_command_needs_no_data(shell: Shell) -> None:
