@@ -12,7 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, one_hot
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, content_order, mini_batches, refuse_divergence
+from lite_bench.baselines.inner_loop import (
+    AdaptedNetwork,
+    TaskCopy,
+    content_order,
+    mini_batches,
+    refuse_divergence,
+    refuse_rates,
+)
 from lite_bench.harness.core import Encode, Support
 from lite_bench.harness.errors import IncompatibleError, UsageError
 from lite_bench.harness.repetition import repeated
@@ -120,7 +127,7 @@ class BiT(nn.Module):
 
     A step takes the whole support set, or random batches of ``inner_batch`` where it is larger; it accumulates over
     chunks weighted by their size, so that memory is one chunk. What is drawn depends on the images alone, neither on
-    their order nor on their labels. BatchNorm, where a backbone has it, uses fixed statistics.
+    their order (of images that differ) nor on their labels. BatchNorm, where a backbone has it, uses fixed statistics.
     """
 
     meta_trained: ClassVar[bool] = False
@@ -158,6 +165,7 @@ class BiT(nn.Module):
             raise UsageError(f"-P steps={steps} is not usable: give a number of steps, or 0 for the published number.")
         if inner_batch < 1:
             raise UsageError(f"-P inner_batch={inner_batch} is not usable: a step needs at least 1 support item.")
+        refuse_rates(inner_lr=inner_lr)
         if mixup is not None and mixup < 0:
             raise UsageError(f"-P mixup={mixup:g} is not usable: give a positive number, or 0 to mix nothing.")
         self.backbone = backbone.requires_grad_(False)
@@ -242,12 +250,16 @@ def check_side(backbone: Backbone, side: int) -> None:
     """
     try:
         with torch.no_grad():
-            backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+            features = backbone(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape[1]
+        problem = None
     except (RuntimeError, AssertionError, ValueError) as error:
+        features, problem = 0, error
+    if features != backbone.features:
         raise IncompatibleError(
             f"-P augment=true crops images of {backbone.image_size} pixels to {side}, which backbone {backbone.name} "
-            "cannot take; leave it out, or choose a backbone for images of any size."
-        ) from error
+            "cannot take, or gives features of another length for; leave it out, or choose a backbone for images of "
+            "any size."
+        ) from problem
 
 
 def random_views(images: Tensor, side: int, generator: torch.Generator) -> Tensor:

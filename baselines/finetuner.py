@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from lite_bench.baselines.inner_loop import item_weights, refuse_divergence
+from lite_bench.baselines.inner_loop import item_weights, refuse_divergence, refuse_rates, refuse_steps
 from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.harness.errors import UsageError
 from lite_bench.harness.repetition import repeated
@@ -75,9 +75,11 @@ class FineTuner(nn.Module):
                 the batch size is a factor on the learning rate; else the mean over the support set.
 
         Raises:
-            UsageError: ``pretrain_classes`` is negative, or ``batch_statistics`` are asked for without it.
+            UsageError: a number is out of range, or ``batch_statistics`` are asked for without it.
         """
         super().__init__()
+        refuse_steps(steps=steps)
+        refuse_rates(inner_lr=inner_lr)
         if pretrain_classes < 0:
             raise UsageError(f"-P pretrain_classes={pretrain_classes} is not usable: give a number of classes, or 0.")
         if batch_statistics and not pretrain_classes:
@@ -92,11 +94,16 @@ class FineTuner(nn.Module):
         self.recompute = recompute
         self.pretrain_classes = pretrain_classes
         self.batch_statistics = batch_statistics
-        self.sum_batches = self.fixed_batches = sum_batches
+        self.sum_batches = sum_batches
         self.passes = f"{steps}FB" if recompute else "1F"
         if pretrain_classes:
             self.head = new_head(backbone.features, pretrain_classes)
         self.train(self.training)
+
+    @property
+    def fixed_batches(self) -> bool:
+        """Whether results depend on the batches: on their number, or in pre-training on what each is normalised by."""
+        return self.sum_batches or (self.batch_statistics and self.training)
 
     def train(self, mode: bool = True) -> FineTuner:
         """Switch mode; a frozen backbone stays in evaluation mode, and its BatchNorm unless it trains on batches."""

@@ -9,9 +9,18 @@ from typing import Any, ClassVar, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, linear
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, first_order, item_weights, refuse_divergence
+from lite_bench.baselines.inner_loop import (
+    AdaptedNetwork,
+    TaskCopy,
+    first_order,
+    item_weights,
+    refuse_divergence,
+    refuse_rates,
+    refuse_steps,
+)
 from lite_bench.harness.clips import per_item
 from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.models.backbones import Backbone
@@ -43,7 +52,7 @@ class FirstOrderMAML(nn.Module):
     First order: the task's network is found by gradient steps from the meta-learned backbone and a zero head on the
     whole support set; its query gradient is applied to the initial weights. The steps accumulate over chunks weighted
     by their size, so memory is one chunk and the chunk never changes the result. BatchNorm uses fixed statistics
-    throughout, unless ``transductive``.
+    throughout. (``sum_batches`` and ``transductive`` are the exceptions to both.)
 
     ``second_order=true`` differentiates through the steps as well (MAML itself): the graph of all steps on the whole
     support set is kept while training. Evaluation is the same.
@@ -72,15 +81,21 @@ class FirstOrderMAML(nn.Module):
             steps: inner SGD steps per task, in training and test.
             inner_lr: inner learning rate of the head.
             backbone_lr: inner learning rate of the backbone.
-            clamp: elementwise bound on a task's outer gradient, before it is divided by the tasks of a step.
+            clamp: elementwise bound on a task's outer gradient, before it is divided by the tasks of a step. The
+                released code bounds the sum over the tasks so far, after each; that differs only where it is reached.
             second_order: differentiate through the inner steps.
             sum_batches: sum the mean losses of batches of ``--batch-size`` images, as the released code does, so that
                 the batch size is a factor on the inner learning rates; else the mean over the support set.
             transductive: BatchNorm normalises with the statistics of the images it sees, support or queries, as in the
                 published Omniglot figures: queries of a batch then help each other. Needs ``--gradient full`` and
                 batches that hold a whole support or query set. Otherwise it uses fixed statistics.
+
+        Raises:
+            UsageError: a number is out of range.
         """
         super().__init__()
+        refuse_steps(steps=steps)
+        refuse_rates(inner_lr=inner_lr, backbone_lr=backbone_lr, clamp=clamp)
         self.backbone = backbone
         self.steps = steps
         self.inner_lr = inner_lr
@@ -93,6 +108,7 @@ class FirstOrderMAML(nn.Module):
         if transductive:
             use_batch_statistics(backbone)
         self.passes = f"{steps}FB"
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> FirstOrderMAML:
         """Switch mode; BatchNorm stays on the statistics it was built for."""
@@ -124,7 +140,11 @@ class FirstOrderMAML(nn.Module):
         return [like.new_zeros(way, self.backbone.features), like.new_zeros(way)]
 
     def _through_the_steps(self, initial: Mapping[str, Tensor], support: Support, chunk: int) -> AdaptedNetwork:
-        """Take the same steps with a graph."""
+        """Take the same steps with a graph; attention in its plain form, as fused kernels have no second derivative."""
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._with_graph(initial, support, chunk)
+
+    def _with_graph(self, initial: Mapping[str, Tensor], support: Support, chunk: int) -> AdaptedNetwork:
         names, losses = list(initial), []
         values = [clamp_gradient(start, self.clamp) for start in initial.values()]
         values += [h.requires_grad_() for h in self._zero_head(support.way)]

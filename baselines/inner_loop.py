@@ -99,6 +99,7 @@ class TaskCopy:
             chunk: items that travel through the network at once.
             sum_batches: sum the means of the chunks, as published codes do, so that the chunk is a setting.
         """
+        torch.clear_autocast_cache()  # it keeps casts of the weights from before the last step
         targets = self.tensors
         total = [torch.zeros_like(t) for t in targets]
         whole = labels.new_zeros((), dtype=torch.float64 if targets[0].dtype == torch.float64 else torch.float32)
@@ -163,6 +164,17 @@ def refuse_steps(**steps: int) -> None:
     for option, number in steps.items():
         if number < 0:
             raise UsageError(f"-P {option}={number} is not usable: give a number of steps, or 0 to take none.")
+
+
+def refuse_rates(**rates: float) -> None:
+    """Check options that are learning rates, bounds or scales, given by their names.
+
+    Raises:
+        UsageError: one is not positive.
+    """
+    for option, number in rates.items():
+        if not number > 0:
+            raise UsageError(f"-P {option}={number:g} is not usable: give a number above 0.")
 
 
 class _FirstOrder(torch.autograd.Function):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, refuse_steps
+from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, refuse_rates, refuse_steps
 from lite_bench.harness.clips import IMAGE_DIMENSIONS
 from lite_bench.harness.core import Encode, Support, TaskSizes, stable_key
 from lite_bench.harness.errors import UsageError
@@ -76,10 +76,11 @@ class MDTransfer(nn.Module):
             start: rows of the head start in ``random`` directions, or in those of the class ``means`` of the features.
 
         Raises:
-            UsageError: the number of steps is negative, or a scale is asked for that the head does not have.
+            UsageError: a number is out of range, or a scale is asked for that the head does not have.
         """
         super().__init__()
         refuse_steps(steps=steps)
+        refuse_rates(inner_lr=inner_lr)
         if head != "cosine" and (learn_scale or logit_scale is not None):
             option = "learn_scale=true" if learn_scale else f"logit_scale={logit_scale:g}"
             raise UsageError(f"-P {option} is for a cosine, but -P head={head} has none; leave one of them out.")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, first_order, refuse_steps
+from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, first_order, refuse_rates, refuse_steps
 from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
@@ -54,11 +54,13 @@ class ProtoMAML(nn.Module):
         """
         super().__init__()
         refuse_steps(steps=steps, train_steps=train_steps)
+        refuse_rates(inner_lr=inner_lr)
         self.backbone = backbone
         self.steps = steps
         self.train_steps = train_steps
         self.inner_lr = inner_lr
         self.passes = f"1F+{steps}FB" if steps else "1F"
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> ProtoMAML:
         """Switch mode; BatchNorm stays on fixed statistics."""

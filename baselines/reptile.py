@@ -10,7 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, content_order, mini_batches, refuse_divergence
+from lite_bench.baselines.inner_loop import (
+    AdaptedNetwork,
+    TaskCopy,
+    content_order,
+    mini_batches,
+    refuse_divergence,
+    refuse_rates,
+)
 from lite_bench.harness.core import Encode, Support
 from lite_bench.harness.errors import UsageError
 from lite_bench.harness.repetition import repeated
@@ -80,6 +87,7 @@ class Reptile(nn.Module):
         for name, value in numbers.items():
             if value < 0:
                 raise UsageError(f"-P {name}={value} is not usable: it must not be negative.")
+        refuse_rates(inner_lr=inner_lr)
         self.backbone = backbone
         self.steps = steps
         self.inner_batch = inner_batch
@@ -90,6 +98,7 @@ class Reptile(nn.Module):
         self.passes = f"{test_steps}FB"
         if way:
             self.head = nn.Linear(backbone.features, way)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Reptile:
         """Switch mode, and with it the inner steps; BatchNorm stays on fixed statistics."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
-from lite_bench.baselines.inner_loop import refuse_divergence
+from lite_bench.baselines.inner_loop import refuse_divergence, refuse_rates, refuse_steps
 from lite_bench.harness.core import Encode, Support
 from lite_bench.harness.errors import UsageError, WeightsError
 from lite_bench.harness.repetition import repeated
@@ -82,10 +82,12 @@ class SUR(nn.Module):
             logit_scale: factor on the cosines.
 
         Raises:
-            UsageError: an entry of ``extractors`` is empty.
+            UsageError: an entry of ``extractors`` is empty, or a number is out of range.
             WeightsError: a file is missing, unreadable or of another network.
         """
         super().__init__()
+        refuse_steps(steps=steps)
+        refuse_rates(inner_lr=inner_lr, logit_scale=logit_scale)
         files = weights_files(extractors, backbone.name)
         copies = [backbone, *(copy.deepcopy(backbone) for _ in files[1:])]
         for extractor, file in zip(copies, files, strict=False):  # no files leave the one backbone as it is

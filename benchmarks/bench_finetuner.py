@@ -18,6 +18,7 @@ from isolated import table
 from lite_bench.harness.answers import Setting, warm_up
 from lite_bench.harness.assembly import assemble
 from lite_bench.harness.core import Support, TaskSizes
+from lite_bench.harness.environment import device_text
 from lite_bench.harness.measurement.costs import count_task, published_macs_of
 from lite_bench.harness.measurement.published import network_counter
 from lite_bench.harness.measurement.stopwatch import clock
@@ -76,6 +77,8 @@ def main() -> None:
             seconds[name].append(clock(device) - start)
             predicted.append(setting.classify(state, queries.to(device)).argmax(1))
         same += int((predicted[0] == predicted[1]).sum())
+    if same < QUERIES * given.rounds:
+        raise SystemExit(f"Only {same} of {QUERIES * given.rounds} predictions are the same.")
     sizes = TaskSizes(tuple(given.support // given.way + (c < given.support % given.way) for c in range(given.way)))
     rows, first = [], None
     for name, setting in ways.items():
@@ -88,8 +91,9 @@ def main() -> None:
         cells = [f"{counts.adapt.macs / 1e9:.2f}", f"{ratios[0]:.1f}", f"{(published or 0) / 1e9:.1f}"]
         rows.append([name, *cells, f"{took:.2f}", f"{ratios[1]:.1f}"])
     head = ["way", "true GMACs", "ratio", "published GMACs", "seconds", "ratio"]
-    print(f"{given.backbone}, {given.image_size} pixels, {given.support} images of {given.way} classes, {device}:")
-    print(f"{same} of {QUERIES * given.rounds} predictions are the same.\n")
+    what = f"{given.support} images of {given.way} classes"
+    print(f"{given.backbone}, {given.image_size} pixels, {what}, {device_text(device)}:")
+    print(f"all {QUERIES * given.rounds} predictions are the same.\n")
     print(table(head, rows))
 
 

@@ -83,6 +83,7 @@ class CNAPs(nn.Module):
         """
         super().__init__()
         self.body = TaskEncoder(backbone, set_statistics)
+        self.fixed_batches = set_statistics == "batch"
         self.head = HeadGenerator(backbone.features)
         self.gate_penalty = gate_penalty
 

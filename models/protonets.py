@@ -64,6 +64,12 @@ class ProtoNets(nn.Module):
         start = logit_scale if logit_scale is not None else (10.0 if metric == "cosine" else 1.0)
         self.logit_scale = nn.Parameter(torch.tensor(start)) if learn_scale else start
         self.batch_statistics = batch_statistics
+        self.train(self.training)
+
+    @property
+    def fixed_batches(self) -> bool:
+        """Whether results depend on the batches: in training, on what each is normalised by."""
+        return self.batch_statistics and self.training
 
     def train(self, mode: bool = True) -> ProtoNets:
         """Switch mode; BatchNorm stays on fixed statistics unless ``batch_statistics`` was chosen."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lite_bench.harness.core import Encode, Support, TaskSizes
+from lite_bench.harness.errors import UsageError
 from lite_bench.harness.measurement.published import NetworkMacs
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.cnaps import body_macs
@@ -60,9 +61,15 @@ class SimpleCNAPs(nn.Module):
             compat_one_shot: give one-shot classes the released codes' accidental covariance, see `fit_class_gaussians`.
             solver: how the distances are computed: ``woodbury`` or ``cholesky``, by default the cheaper one; or
                 ``inverse``, the dense inverse of every class matrix, as published. The logits are the same.
+
+        Raises:
+            UsageError: ``beta`` is not positive.
         """
         super().__init__()
+        if not beta > 0:
+            raise UsageError(f"-P beta={beta:g} is not usable: without some identity covariances have no inverse.")
         self.body = TaskEncoder(backbone, set_statistics)
+        self.fixed_batches = set_statistics == "batch"
         self.gate_penalty = gate_penalty
         self.beta = beta
         self.logit_scale = logit_scale

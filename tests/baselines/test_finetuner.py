@@ -206,3 +206,12 @@ def test_summed_batches_scale_the_rate_with_the_number_of_batches() -> None:
 def test_a_diverging_fit_is_named_with_its_step() -> None:
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+ of 50"):
         build(FineTuner, inner_lr=float("inf")).adapt(tiny_episode(n=9, way=3).support, FullEncode(9))
+
+
+@pytest.mark.parametrize(("options", "training", "fixed"), [
+    ({}, True, False), ({"sum_batches": True}, False, True),
+    ({"pretrain_classes": 3, "batch_statistics": True}, True, True),
+    ({"pretrain_classes": 3, "batch_statistics": True}, False, False),
+])  # fmt: skip
+def test_it_says_when_its_results_depend_on_the_batches(options: dict[str, Any], training: bool, fixed: bool) -> None:
+    assert build(FineTuner, **options).train(training).fixed_batches == fixed

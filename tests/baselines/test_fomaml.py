@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lite_bench.baselines.fomaml import FirstOrderMAML
-from lite_bench.harness.assembly import check_estimator_fits
+from lite_bench.harness.assembly import build_backbone, check_estimator_fits
 from lite_bench.harness.core import Episode
 from lite_bench.harness.errors import DivergedError, IncompatibleError
 from lite_bench.harness.step import accumulate_task_gradient
+from lite_bench.models.backbones import Backbone
 from lite_bench.models.encoding import FullEncode
 from lite_bench.models.estimators import Exact, Full, Lite
 from tests.models.toys import build, gradient, tiny_episode
@@ -238,3 +239,14 @@ def test_a_diverging_inner_loop_is_named_with_its_step(order: bool, steps: int) 
     learner = build(FirstOrderMAML, steps=steps, inner_lr=1e300, backbone_lr=1e300, second_order=order)
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step [23] of 3"):
         learner.adapt(EPISODE.support, FullEncode(100))
+
+
+def test_second_order_goes_through_attention() -> None:
+    """Fused attention has no second derivative."""
+    backbone = build_backbone("test_vit", image_size=32, pretrained=False)
+    assert isinstance(backbone, Backbone)
+    learner = FirstOrderMAML(backbone, second_order=True, steps=2)
+    episode = tiny_episode(n=4, way=2)
+    accumulate_task_gradient(learner, episode, Full(0, 4), 100, torch.Generator())
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in learner.parameters())
+    assert any(p.grad is not None and bool(p.grad.any()) for p in learner.parameters())

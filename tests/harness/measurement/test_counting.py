@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import thop
 import timm
 import torch
 import torch.nn.functional as F
@@ -772,6 +771,8 @@ def test_every_cause_of_thops_difference_is_found(name: str, side: int, expected
     assert list(network.state_dict()) == before
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import thop  # warns of what it uses
+
         assert found.thop == thop.profile(network.eval(), inputs=(pixels,), verbose=False)[0]
 
 
