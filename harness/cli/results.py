@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from lite_bench.harness.cli.output import print_json, print_table, say
 from lite_bench.harness.core import LATENESS
 from lite_bench.harness.units import UNKNOWN, scaled, seconds
@@ -38,6 +40,7 @@ def report(run: RunFolder, manifest: Manifest, *, as_json: bool) -> None:
         _name_missing(manifest, summary)
         _name_failed(results, summary)
         if summary.costs is not None:
+            typer.echo("")
             print_table(["cost", "of a task"], cost_rows(summary.costs), title="cost")
     write_leaderboard(run.path, [run.path])
     say(f"Results: {run.path}\nNext: lite-bench leaderboard {run.path.parent.parent}")

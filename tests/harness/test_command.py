@@ -82,9 +82,11 @@ def test_train_evaluate_and_rank(shell: Shell) -> None:
 
 def test_the_table_of_an_evaluation_is_plain_when_piped(shell: Shell) -> None:
     out, _ = shell("eval", "protonets", *FLAGS, "--limit", "1")
-    header, *rows = out.splitlines()
-    assert header == "source\taccuracy (95 % interval)\ttasks\ttask list"
-    assert rows[-1].startswith("mean: unseen scripts\t")
+    scores, costs = (table.splitlines() for table in out.split("\n\n"))
+    assert scores[0] == "source\taccuracy (95 % interval)\ttasks\ttask list"
+    assert scores[-1].startswith("mean: unseen scripts\t")
+    assert costs[0] == "cost\tof a task"
+    assert costs[1] == "passes over the support set\t1F"
 
 
 def test_an_untrained_learner_is_evaluated_as_it_is(shell: Shell) -> None:
@@ -204,7 +206,7 @@ def test_a_suite_is_chosen_and_the_choice_explained(shell: Shell) -> None:
 
 MISTAKES: list[tuple[list[str], int, str]] = [
     (["train"], 2, "No learner is named"),
-    (["train", "protonet", *FLAGS], 2, "There is no learner 'protonet'. Did you mean protonets?"),
+    (["train", "protonet", *FLAGS], 2, "There is no learner 'protonet'. Did you mean protonets"),
     (["train", "protonets", *FLAGS[2:], "--suite", "glyph"], 2, "Did you mean glyphs?"),
     (["train", "protonets", *FLAGS[:4], "--backbone", "conv5"], 2, "There is no backbone 'conv5'"),
     (["train", "protonets", *FLAGS, "-P", "metrik=x"], 2, "Did you mean metric?"),
@@ -229,7 +231,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["train", "fomaml", *FLAGS, "-P", "sum_batches=true", "--memory-budget", "1GB"], 2, "results depend on them"),
     (["train", "protonets", *FLAGS, "--memory-budget", "1MB"], 2, "--memory-budget 1MB is too little"),
     (["train", "protonets", *FLAGS, "--memory-budget", "1GB", "--batch-size", "4"], 2, "chooses --batch-size"),
-    (["gradients", "protonet", *FLAGS[:-2]], 2, "Did you mean protonets?"),
+    (["gradients", "protonet", *FLAGS[:-2]], 2, "Did you mean protonets"),
     (["gradients"], 2, "No learner is named"),
     (["gradients", "protonets", *FLAGS[:-2], "--gradient", "lit"], 2, "Did you mean lite"),
     (["gradients", "protonets", *FLAGS[:-2], "--gradient", ","], 2, "--gradient is empty"),
@@ -239,7 +241,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["gradients", "finetuner", *FLAGS[:-2]], 2, "nothing to meta-train"),
     (["gradients", "protonets", *FLAGS[:-2], "-P", "batch_statistics=true"], 2, "use --gradient full"),
     (["gradients", "--checkpoint", "absent"], 1, "There is no run folder absent"),
-    (["profile", "protonet"], 2, "Did you mean protonets?"),
+    (["profile", "protonet"], 2, "Did you mean protonets"),
     (["profile", "protonets", *FLAGS[2:6], "--support", "1"], 2, "--support '1' is not usable"),
     (["profile", "protonets", *FLAGS[2:6], "--gradient", "exakt"], 2, "Did you mean exact?"),
     (["profile", "finetuner", *FLAGS[2:6]], 2, "nothing to meta-train"),
@@ -248,7 +250,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["eval", "--run-name", "x"], 2, "--run-name"),
     (["eval", "--checkpoint", "absent"], 1, "There is no run folder absent"),
     (["list", "lerners"], 2, "Did you mean learners?"),
-    (["info", "protonet"], 2, "Did you mean protonets?"),
+    (["info", "protonet"], 2, "Did you mean protonets"),
     (["leaderboard", "absent"], 1, "There is no folder absent"),
 ]
 

@@ -11,13 +11,12 @@ import pytest
 from lite_bench.datasets.orbit.standin import write_standin
 from lite_bench.harness.records import read_results
 from tests.datasets.orbit.trees import Users, write_tree
-from tests.harness.small import Shell
+from tests.harness.small import Shell, untimed
 
 SIDE = 32
 SIZE = ["--suite", "orbit", "--image-size", str(SIDE), "--backbone", "conv4+gn", "--no-pretrained", "--device", "cpu"]
 QUICK = "test_byobnet+gn"
 """A very small network of timm's."""
-TIMES = ("adapt_seconds", "classify_seconds")
 USERS: Users = {
     "train": {
         "P100": {"blue mug": ((9, 8, 4), (10,)), "keys": ((3, 12), (5, 9))},
@@ -51,10 +50,7 @@ def tree(tmp_path: Path) -> Path:
 def timeless(run: Path) -> dict[str, list[dict[str, Any]]]:
     """All records of a run without their times."""
     (results,) = read_results(run)
-    return {
-        source: [{k: v for k, v in vars(record).items() if k not in TIMES} for record in records]
-        for source, records in results.records.items()
-    }
+    return {source: [vars(untimed(record)) for record in records] for source, records in results.records.items()}
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,9 @@ from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.records import read_results
 from lite_bench.harness.settings import recipes, resolve
 from tests.datasets.suite_checks import same
-from tests.harness.small import Shell
+from tests.harness.small import Shell, untimed
 
 SIZE = ["--image-size", "32", "--backbone", "conv4+gn", "--no-pretrained", "--device", "cpu"]
-TIMES = ("adapt_seconds", "classify_seconds")
 
 
 @pytest.fixture
@@ -31,10 +30,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def timeless(run: Path) -> dict[str, list[dict[str, Any]]]:
     """All records of a run without their times."""
     (results,) = read_results(run)
-    return {
-        source: [{k: v for k, v in vars(record).items() if k not in TIMES} for record in records]
-        for source, records in results.records.items()
-    }
+    return {source: [vars(untimed(record)) for record in records] for source, records in results.records.items()}
 
 
 def test_train_evaluate_and_rank(standin: Path, shell: Shell) -> None:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -26,6 +27,7 @@ from lite_bench.harness.measurement.counting import Count, NotCountableError, co
 from lite_bench.harness.measurement.macs import count_macs, explain_thop
 from lite_bench.harness.measurement.peak import measure_peak
 from lite_bench.harness.registry import ESTIMATORS, LEARNERS
+from lite_bench.harness.repetition import repeated
 from tests.models.toys import tiny_backbone
 
 # Literal algorithms -------------------------------------------------------------------------------------------------
@@ -582,12 +584,13 @@ def solved(images: Tensor) -> None:
     (torch.linalg.solve(kernel, rows) + inverse @ torch.cholesky_solve(rows, factor)).sum().backward()
 
 
-def until_converged(images: Tensor) -> None:
-    """All 20 steps are taken: with real values, because the bound is so low; hollowly, because a loss reads 1."""
+def in_equal_steps(images: Tensor) -> None:
+    """Twenty steps and, in each, four of another kind: a count without values takes three of either."""
     weight = torch.zeros(192, 2)
-    for _ in range(20):
-        if float((images.flatten(1) @ weight).square().mean() + 1) < 1e-9:
-            break
+    for _ in repeated(20):
+        features = images.flatten(1) @ weight
+        for _ in repeated(4):
+            features = features @ torch.ones(2, 2)
 
 
 WAYS: dict[str, Callable[[Tensor], object]] = {
@@ -608,7 +611,7 @@ WAYS: dict[str, Callable[[Tensor], object]] = {
     "vmap": lambda images: vmap(lambda x: x.flatten(1) @ x.flatten(1).T)(images),
     "masks": with_masks,
     "linear algebra": solved,
-    "loop": until_converged,
+    "loops": in_equal_steps,
 }
 
 
@@ -690,14 +693,54 @@ def test_reading_hollow_values() -> None:
         x = hollow((4, 6))
         y = x.exp().add_(1).relu_()
         finite, undefined = torch.isfinite(y).all(), torch.isnan(y).any()
-        seen.extend([float(y.mean()), bool(finite), bool(undefined), int(y.argmax()), y.shape, float(y[0, 0])])
+        seen.extend([bool(finite), bool(undefined), bool(torch.isfinite(y.mean())), int(y.argmax()), y.shape])
         y[0] = 3.0
         seen.append(y.t().reshape(2, 12).to(torch.float64).cpu())
 
     count_hollow(work)
-    assert seen[:6] == [1.0, True, False, 0, (4, 6), 1.0]
-    assert (seen[6].shape, seen[6].dtype) == ((2, 12), torch.float64)
-    assert seen[6].untyped_storage().nbytes() == 8
+    assert seen[:5] == [True, False, True, 0, (4, 6)]
+    assert (seen[5].shape, seen[5].dtype) == ((2, 12), torch.float64)
+    assert seen[5].untyped_storage().nbytes() == 8
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: float(x.mean()),
+        lambda x: float(x.sum() * 2 + 1),
+        lambda x: bool(x.norm() > 1e-3),
+        lambda x: bool(torch.stack([x.mean(), x.sum()]).max() <= 1),
+        lambda x: x.mean().item(),
+        lambda x: x.numpy(),
+        lambda x: np.asarray(x),
+    ],
+)
+def test_a_number_that_may_decide_how_it_goes_on_is_not_made_up(read: Callable[[Tensor], Any]) -> None:
+    with pytest.raises(NotCountableError):
+        count_hollow(lambda: read(hollow((4, 6))))
+    read(torch.rand(4, 6))
+
+
+def test_arithmetic_outside_of_torch_is_named() -> None:
+    assert count(lambda: torch.from_numpy(torch.rand(3, 3).numpy() @ np.eye(3, dtype=np.float32))).uncounted == (
+        "numpy",
+    )
+    assert count(lambda: torch.arange(3).numpy()).uncounted == ()
+
+
+def test_products_in_lists_are_named() -> None:
+    product = getattr(torch, "_foreach_mm", None)
+    if product is None:
+        pytest.skip("this torch has no such operation")
+    assert count(lambda: product([torch.rand(2, 2)], [torch.rand(2, 2)])).uncounted
+
+
+def test_steps_may_be_left_out_only_while_counting_without_values() -> None:
+    assert [list(repeated(n)) for n in (0, 2, 5)] == [[], [0, 1], [0, 1, 2, 3, 4]]
+    seen: list[int] = []
+    count_hollow(lambda: seen.extend(repeated(9)))
+    assert seen == [0, 1, 2]
+    assert list(repeated(4)) == [0, 1, 2, 3]
 
 
 def test_labels_stay_real() -> None:
