@@ -54,7 +54,7 @@ def quickstart(
         bool, typer.Option("--smoke", help="A tenth of the work: only shows that everything runs.")
     ] = False,
 ) -> None:
-    """Train two learners with LITE on written characters; evaluate them and two baselines on scripts never seen.
+    """Train two learners with LITE on written characters; evaluate them and five baselines on scripts never seen.
 
     Takes about five minutes on two CPU cores and needs no download.
 
