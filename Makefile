@@ -20,7 +20,7 @@ quickstart: $(VENV)/.stamp-run  ## install lite-bench, then train, evaluate and 
 	$(BIN)/lite-bench quickstart $(ARGS)
 
 test: $(VENV)/.stamp-dev  ## run the test suite (minutes)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.stamp-dev  ## run the tests marked slow
 	$(BIN)/pytest -m slow $(ARGS)

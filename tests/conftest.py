@@ -1,4 +1,4 @@
-"""What every test runs under: offline, two threads, shapes checked, nothing found by accident.
+"""What every test runs under: offline, few threads, shapes checked, nothing found by accident.
 
 The environment is set before torch, Hugging Face or matplotlib are imported, and subprocesses inherit it.
 """
@@ -35,7 +35,8 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread for each of several processes (`make test`), two for one alone.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 def _check_shapes_of(*packages: str) -> None:

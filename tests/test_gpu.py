@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,20 @@ from torch import Tensor
 
 from lite_bench.harness.assembly import assemble, limit_memory
 from lite_bench.harness.checkpoints import read_checkpoint
-from lite_bench.harness.core import Episode
+from lite_bench.harness.core import Episode, TaskSizes
+from lite_bench.harness.evaluation import Evaluation, evaluate
+from lite_bench.harness.measurement.counting import count
 from lite_bench.harness.measurement.peak import measure_peak
 from lite_bench.harness.measurement.planning import choose_sizes
 from lite_bench.harness.measurement.profiling import Profiler
+from lite_bench.harness.measurement.trials import Trial
 from lite_bench.harness.memory import BatchSizes
-from lite_bench.harness.registry import ESTIMATORS
+from lite_bench.harness.options import option_parameters
+from lite_bench.harness.records import read_records, records_path
+from lite_bench.harness.registry import ESTIMATORS, LEARNERS
 from lite_bench.harness.step import accumulate_task_gradient
 from lite_bench.models.encoding import ExactEncode, encode_in_chunks
-from tests.harness.small import Listener, prepare, small_settings
+from tests.harness.small import Listener, prepare, small_settings, small_suite
 from tests.models.toys import build, tiny_episode
 
 pytestmark = pytest.mark.gpu
@@ -169,3 +176,26 @@ def test_a_learner_moves_to_the_gpu() -> None:
 
     learner = build(SimpleCNAPs).float().cuda()
     accumulate_task_gradient(learner, tiny_episode(), ESTIMATORS.load("lite")(2, 4), 4, torch.Generator(), "cuda")
+
+
+@pytest.mark.parametrize("learner", LEARNERS.names())
+def test_costs_are_those_of_the_cpu_with_memory_and_time_of_this_card(learner: str, tmp_path: Path) -> None:
+    """Counts do not depend on the device; peak memory comes with every task; hollow counts are those of a real run."""
+    options = option_parameters(LEARNERS.load(learner))
+    few = {name: 2 for name in ("steps", "test_steps", "train_steps") if name in options}
+    found = {}
+    for device in ("cpu", "cuda"):
+        settings = small_settings(learner=learner, params=few, image_size=32, device=device, limit=1)
+        built, suite = assemble(settings, 32), small_suite(settings)
+        evaluation = Evaluation(built.learner, built.module, built.estimator, settings, built.device)
+        evaluate(evaluation, suite, tmp_path / device)
+        source = next(iter(suite.tasks("test")))
+        (record,) = read_records(records_path(tmp_path / device, suite.id, source))
+        assert record.cost is not None
+        assert (record.cost.peak_bytes or 0) > 0
+        found[device] = replace(record.cost, peak_bytes=None, device="")
+        trial = Trial(evaluation.setting(evaluation.sizes), built.module.eval(), TaskSizes((2, 3)), 32)
+        counted = trial.count().adapt
+        with torch.no_grad():
+            assert counted == count(partial(trial.setting.adapt, trial.support()))
+    assert found["cpu"] == found["cuda"]
