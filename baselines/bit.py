@@ -9,11 +9,11 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, one_hot
+from torch import Tensor
+from torch.nn.functional import interpolate, one_hot
 
+from lite_bench.baselines.adapted_network import AdaptedNetwork, NetworkAdapter
 from lite_bench.baselines.inner_loop import (
-    AdaptedNetwork,
     TaskCopy,
     content_order,
     mini_batches,
@@ -25,7 +25,6 @@ from lite_bench.harness.errors import IncompatibleError, UsageError
 from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.pixels import Pixels
-from lite_bench.models.precision import full_precision
 
 BASE_LR = 0.003
 BATCH = 512
@@ -117,7 +116,7 @@ def crop_side(side: int) -> int:
     return side * like.crop // like.resize
 
 
-class BiT(nn.Module):
+class BiT(NetworkAdapter):
     """The whole network fine-tuned by a rule of the support set's size (Big Transfer, BiT).
 
     Alexander Kolesnikov et al.: Big Transfer (BiT): General Visual Representation Learning, ECCV 2020.
@@ -226,20 +225,11 @@ class BiT(nn.Module):
                 images, labels = mix(images, targets, partners.to(labels.device), shares.beta(mixup, mixup))
             yield images, labels
 
-    def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own network to query images."""
-        return self.logits(state, self.features(state, images))
-
     def features(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
         """Compute features of query images by the task's own backbone, at the size of the crops if there are any."""
         if self.crop:
             images = interpolate(images.float(), (self.crop, self.crop), mode="bilinear", antialias=True)
         return cast("Tensor", self.backbone(images, state.backbone))
-
-    def logits(self, state: AdaptedNetwork, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own head to query features."""
-        with full_precision(features):
-            return linear(features, state.weight, state.bias)
 
 
 def check_side(backbone: Backbone, side: int) -> None:

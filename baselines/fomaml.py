@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, linear
 
+from lite_bench.baselines.adapted_network import AdaptedNetwork, NetworkAdapter
 from lite_bench.baselines.inner_loop import (
-    AdaptedNetwork,
     TaskCopy,
     first_order,
     item_weights,
@@ -25,7 +24,6 @@ from lite_bench.harness.clips import per_item
 from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics, use_batch_statistics
-from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
 
@@ -44,7 +42,7 @@ class _Clamp(torch.autograd.Function):
         return gradients[0].clamp(-ctx.clamp, ctx.clamp), None
 
 
-class FirstOrderMAML(nn.Module):
+class FirstOrderMAML(NetworkAdapter):
     """A backbone whose initial weights are learned for a few gradient steps on each task (first-order MAML).
 
     Chelsea Finn, Pieter Abbeel, Sergey Levine: Model-Agnostic Meta-Learning, ICML 2017; as the ORBIT baseline.
@@ -160,19 +158,6 @@ class FirstOrderMAML(nn.Module):
             values = [v - rate * g for v, rate, g in zip(values, rates, gradients, strict=True)]
         refuse_divergence(losses)
         return AdaptedNetwork(dict(zip(names, values[:-2], strict=True)), *values[-2:])
-
-    def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own network to query images."""
-        return self.logits(state, self.features(state, images))
-
-    def features(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
-        """Compute features of query images by the task's own backbone."""
-        return cast("Tensor", self.backbone(images, state.backbone))
-
-    def logits(self, state: AdaptedNetwork, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own head to query features."""
-        with full_precision(features):
-            return linear(features, state.weight, state.bias)
 
 
 def clamp_gradient(values: Tensor, clamp: float) -> Tensor:

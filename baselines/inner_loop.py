@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
@@ -25,15 +24,6 @@ from lite_bench.models.precision import full_precision
 
 HeadLogits = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """Gives logits [n, C] from features [n, D] and the tensors of a head."""
-
-
-@dataclass(frozen=True)
-class AdaptedNetwork:
-    """A task's own copy of the network: backbone parameters by name, and a linear head."""
-
-    backbone: dict[str, Tensor]
-    weight: Float[Tensor, "C D"]
-    bias: Float[Tensor, " C"]
 
 
 def linear_logits(features: Tensor, head: Sequence[Tensor]) -> Tensor:

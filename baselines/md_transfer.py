@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, refuse_rates, refuse_steps
+from lite_bench.baselines.adapted_network import AdaptedNetwork
+from lite_bench.baselines.inner_loop import TaskCopy, refuse_rates, refuse_steps
 from lite_bench.harness.clips import IMAGE_DIMENSIONS
 from lite_bench.harness.core import Encode, Support, TaskSizes, stable_key
 from lite_bench.harness.errors import UsageError

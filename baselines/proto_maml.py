@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from lite_bench.baselines.inner_loop import AdaptedNetwork, TaskCopy, first_order, refuse_rates, refuse_steps
+from lite_bench.baselines.adapted_network import AdaptedNetwork, NetworkAdapter
+from lite_bench.baselines.inner_loop import TaskCopy, first_order, refuse_rates, refuse_steps
 from lite_bench.harness.core import Encode, Support, TaskSizes
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.normalisation import fix_batch_statistics
-from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
 
-class ProtoMAML(nn.Module):
+class ProtoMAML(NetworkAdapter):
     """First-order MAML from a head that is ProtoNets' classifier: a few steps on backbone and head (ProtoMAML).
 
     Eleni Triantafillou et al.: Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples, ICLR 2020.
@@ -97,19 +96,6 @@ class ProtoMAML(nn.Module):
             first_order(weight, own.head[0]),
             first_order(bias, own.head[1]),
         )
-
-    def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own network to query images."""
-        return self.logits(state, self.features(state, images))
-
-    def features(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
-        """Compute features of query images by the task's own backbone."""
-        return cast("Tensor", self.backbone(images, state.backbone))
-
-    def logits(self, state: AdaptedNetwork, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own head to query features."""
-        with full_precision(features):
-            return linear(features, state.weight, state.bias)
 
 
 def prototype_head(means: Float[Tensor, "C D"]) -> tuple[Float[Tensor, "C D"], Float[Tensor, " C"]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lite_bench.baselines.adapted_network import AdaptedNetwork, NetworkAdapter
 from lite_bench.baselines.inner_loop import (
-    AdaptedNetwork,
     TaskCopy,
     content_order,
     mini_batches,
@@ -23,14 +22,12 @@ from lite_bench.harness.errors import UsageError
 from lite_bench.harness.repetition import repeated
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.normalisation import fix_batch_statistics
-from lite_bench.models.pixels import Pixels
-from lite_bench.models.precision import full_precision
 
 BETAS = (0.0, 0.999)
 """Of the inner Adam: no momentum."""
 
 
-class Reptile(nn.Module):
+class Reptile(NetworkAdapter):
     """A backbone that moves towards what tasks make of it (Reptile).
 
     Alex Nichol, Joshua Achiam, John Schulman: On First-Order Meta-Learning Algorithms, arXiv 1803.02999, 2018.
@@ -158,19 +155,6 @@ class Reptile(nn.Module):
                 "give the suite that way (-S way, train_way), or use a head per task with -P way=0."
             )
         return [self.head.weight, self.head.bias]
-
-    def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own network to query images."""
-        return self.logits(state, self.features(state, images))
-
-    def features(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
-        """Compute features of query images by the task's own backbone."""
-        return cast("Tensor", self.backbone(images, state.backbone))
-
-    def logits(self, state: AdaptedNetwork, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own head to query features."""
-        with full_precision(features):
-            return linear(features, state.weight, state.bias)
 
 
 def precise_logits(features: Tensor, head: Sequence[Tensor]) -> Tensor:
