@@ -12,8 +12,8 @@ from contextvars import ContextVar
 
 FEW = 3
 
-Cost = dict[str, int]
-_counter: ContextVar[tuple[Callable[[], Cost], Callable[[Cost], None]] | None] = ContextVar("counter", default=None)
+Macs = dict[str, int]
+_counter: ContextVar[tuple[Callable[[], Macs], Callable[[Macs], None]] | None] = ContextVar("counter", default=None)
 
 
 def repeated(times: int) -> Iterator[int]:
@@ -27,7 +27,7 @@ def repeated(times: int) -> Iterator[int]:
         yield from range(times)
         return
     read, add = counter
-    before: Cost = {}
+    before: Macs = {}
     for step in range(FEW):
         before = read()
         yield step
@@ -36,7 +36,7 @@ def repeated(times: int) -> Iterator[int]:
 
 
 @contextmanager
-def abridged(read: Callable[[], Cost], add: Callable[[Cost], None]) -> Iterator[None]:
+def abridged(read: Callable[[], Macs], add: Callable[[Macs], None]) -> Iterator[None]:
     """Let loops inside the block stop early.
 
     Args:
