@@ -35,8 +35,11 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-# One thread for each of several processes (`make test`), two for one alone.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# One thread for each of several processes (`make test`), whatever the one that started them has set; two for one alone.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
 def _check_shapes_of(*packages: str) -> None:
