@@ -9,14 +9,14 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from lite_bench.baselines.adapted_network import AdaptedNetwork
+from lite_bench.baselines.adapted_network import AdaptedNetwork, NetworkAdapter
 from lite_bench.baselines.inner_loop import TaskCopy, refuse_rates, refuse_steps
 from lite_bench.harness.clips import IMAGE_DIMENSIONS
 from lite_bench.harness.core import Encode, Support, TaskSizes, stable_key
@@ -24,13 +24,12 @@ from lite_bench.harness.errors import UsageError
 from lite_bench.models.backbones import Backbone
 from lite_bench.models.class_statistics import class_means
 from lite_bench.models.normalisation import fix_batch_statistics
-from lite_bench.models.pixels import Pixels
 from lite_bench.models.precision import full_precision
 
 DEFAULT_SCALE = 10.0
 
 
-class MDTransfer(nn.Module):
+class MDTransfer(NetworkAdapter):
     """All weights fine-tuned with a cosine classifier for 200 steps (MD-Transfer of VTAB+MD).
 
     Vincent Dumoulin et al.: Comparing Transfer and Meta Learning Approaches on a Unified Few-Shot Classification
@@ -164,14 +163,6 @@ class MDTransfer(nn.Module):
         self, features: Float[Tensor, "n D"], weight: Float[Tensor, "C D"], bias: Float[Tensor, " C"]
     ) -> Float[Tensor, "n C"]:
         return linear(normalize(features, dim=1) if self.head == "cosine" else features, weight, bias)
-
-    def classify(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M C"]:
-        """Apply the task's own network to query images."""
-        return self.logits(state, self.features(state, images))
-
-    def features(self, state: AdaptedNetwork, images: Pixels[Tensor, "M 3 S S"]) -> Float[Tensor, "M D"]:
-        """Compute features of query images by the task's own backbone."""
-        return cast("Tensor", self.backbone(images, state.backbone))
 
     def logits(self, state: AdaptedNetwork, features: Float[Tensor, "M D"]) -> Float[Tensor, "M C"]:
         """Apply the task's own head to query features."""

@@ -126,7 +126,8 @@ def measure(settings: Settings, sizes: TaskSizes, repeats: int, *, quiet: bool) 
 def kinds_of(adapt: Count | None, query: Count | None) -> dict[str, tuple[int | None, int | None]]:
     """Join two counts by kind; what could not be counted is None in all."""
     names = sorted({kind for count in (adapt, query) if count for kind in count.by_kind})
-    return {
-        name: tuple(None if count is None else count.by_kind.get(name, 0) for count in (adapt, query))  # type: ignore[misc]  # two of them
-        for name in names
-    }
+
+    def of(count: Count | None, name: str) -> int | None:
+        return None if count is None else count.by_kind.get(name, 0)
+
+    return {name: (of(adapt, name), of(query, name)) for name in names}

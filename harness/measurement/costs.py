@@ -162,12 +162,23 @@ def count_task(setting: Setting, sizes: TaskSizes, side: int, known: dict[object
     except Exception as error:  # a stranger's `adapt` may do anything, and not to know its cost is no failure
         return Counts(None, None, None, _problem("adapt", error))
     try:
-        numbers: list[int] = []
-        map_tensors(states[0], lambda tensor: numbers.append(tensor.numel()) or tensor)  # type: ignore[func-returns-value]  # append gives None
+        numbers = numbers_in(states[0])
         query = count_hollow(classify)
     except Exception as error:  # likewise
         return Counts(adapted, None, None, _problem("classify", error))
-    return Counts(adapted, query, sum(numbers))
+    return Counts(adapted, query, numbers)
+
+
+def numbers_in(state: Any) -> int:
+    """Count the numbers that a task's state consists of."""
+    sizes: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    map_tensors(state, note)
+    return sum(sizes)
 
 
 def _learn(

@@ -120,6 +120,11 @@ def live_peak(work: Callable[[], object]) -> int:
     return live.highest
 
 
+def task_peak(work: Callable[[], object], device: torch.device) -> int:
+    """Run ``work`` of any length and give its peak memory of tensors, in bytes."""
+    return live_peak(work) if device.type == "cpu" else measure_peak(work, device).tensors
+
+
 def resident_bytes() -> int:
     """Memory of this process that is in use now; its highest so far where the system does not tell."""
     try:

@@ -18,7 +18,7 @@ from lite_bench.harness.measurement.costs import (
     published_macs_of,
     shapes_of_images,
 )
-from lite_bench.harness.measurement.peak import measure_peak
+from lite_bench.harness.measurement.peak import task_peak
 from lite_bench.harness.measurement.published import network_counter
 from lite_bench.harness.measurement.stopwatch import clock
 
@@ -91,5 +91,5 @@ class Trial:
             adapting.append(adapted - start)
             classifying.append((clock(setting.device) - adapted) / len(queries))
             del state
-        peak = measure_peak(lambda: setting.classify(setting.adapt(support), queries), setting.device)
-        return spread(adapting), spread(classifying), peak.tensors
+        peak = task_peak(lambda: setting.classify(setting.adapt(support), queries), setting.device)
+        return spread(adapting), spread(classifying), peak
