@@ -11,7 +11,7 @@ FIND_PYTHON = for p in $(PYTHON) python3 python3.13 python3.12 python3.11 python
 	then echo $$p; break; fi; done
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench clean
+.PHONY: help quickstart test test-slow browser lint format bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ test: $(VENV)/.stamp-dev  ## run the test suite (minutes)
 
 test-slow: $(VENV)/.stamp-dev  ## run the tests marked slow
 	$(BIN)/pytest -m slow $(ARGS)
+
+browser:  ## install Debian's Chromium, which the tests of the HTML page drive; they are skipped without it
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "Install chromium and chromedriver with your system's packages." >&2; exit 1; fi; \
+	root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+	$$root apt-get update -qq && $$root apt-get install -y -qq --no-install-recommends chromium chromium-driver
 
 lint: $(VENV)/.stamp-dev  ## check style, types and which room imports which
 	$(BIN)/ruff check .

@@ -42,6 +42,11 @@ class Assembly:
     device: torch.device
     backbone: nn.Module | None = None
 
+    @property
+    def pretraining(self) -> str:
+        """Where the backbone's first weights came from; empty if it does not say."""
+        return str(getattr(self.backbone, "pretraining", ""))
+
 
 def assemble(settings: Settings, image_size: int, *, weights_follow: bool = False) -> Assembly:
     """Build learner and estimator and put them on their device.

@@ -437,6 +437,7 @@ class Record:
         groups: the scores of its groups of queries, if there are any.
         cost: what it cost, if that was measured.
         failed: why there is no accuracy, or empty.
+        schema: version of the layout of records.
     """
 
     task: str
@@ -459,3 +460,4 @@ class Record:
     groups: tuple[GroupScore, ...] = ()
     cost: Cost | None = None
     failed: str = ""
+    schema: int = 1

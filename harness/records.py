@@ -7,8 +7,9 @@ A run folder holds ``results/<suite id>/suite.json`` (the `Manifest`) and
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,11 @@ from lite_bench.harness.errors import DataError, UsageError
 from lite_bench.harness.files import append_line, write_atomically, write_errors
 
 MANIFEST = "suite.json"
+RESULTS = "results"
+SCHEMA = 1
+"""Version of the layout of manifests and records; raised when an older program would misread them."""
+SHARED = ("suite", "source", "learner", "backbone", "checkpoint", "data", "version")
+"""Texts that most records of a file have in common, and so may share one copy of."""
 IDENTITY = ("suite", "learner", "backbone", "image_size", "checkpoint")
 """What every record has in common with its manifest, beside its data; others belong to another evaluation."""
 
@@ -49,6 +55,7 @@ class Manifest:
         metrics: what is reported of grouped queries, of `GROUP_METRICS`; the first is the accuracy of a source.
         limit: tasks per source if fewer than the protocol's were asked for, else None; then the results are
             partial and never more than a preview.
+        schema: version of the layout of this file and of the records beside it.
     """
 
     suite: str
@@ -68,6 +75,7 @@ class Manifest:
     metrics: list[str] = field(default_factory=list)
     label: str = ""
     limit: int | None = None
+    schema: int = SCHEMA
 
     def data_of(self, source: str) -> str:
         """Fingerprint of the data of ``source``."""
@@ -87,11 +95,15 @@ class Results:
         run: the run folder.
         manifest: what was to be evaluated.
         records: by source, in the manifest's order, each task once; empty where nothing is done yet.
+        files: that the records were read from, in the same order.
+        unfinished: of them, those whose last line was cut short, by a kill or a full disk, and is left out.
     """
 
     run: Path
     manifest: Manifest
     records: dict[str, tuple[Record, ...]]
+    files: tuple[Path, ...] = ()
+    unfinished: tuple[Path, ...] = ()
 
 
 @cache
@@ -108,7 +120,7 @@ def file_name(name: str) -> str:
 
 def results_folder(run: Path, suite: str) -> Path:
     """The folder of ``suite``'s records and manifest inside run folder ``run``."""
-    return run / "results" / file_name(suite)
+    return run / RESULTS / file_name(suite)
 
 
 def records_path(run: Path, suite: str, source: str) -> Path:
@@ -134,10 +146,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of ``folder``.
 
     Raises:
-        DataError: it is missing or malformed, or a group names a source that is not there.
+        DataError: it is missing or malformed, of an unknown schema, or a group names a source that is not there.
     """
     path = folder / MANIFEST
     try:
+        _check_schema(_schema_of(_read(path)), str(path))
         manifest: Manifest = _adapter(Manifest).validate_json(_read(path), strict=True)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; repeat `lite-bench eval` on this run to make it.") from error
@@ -149,6 +162,24 @@ def read_manifest(folder: Path) -> Manifest:
     if strangers:
         raise DataError(f"{path} is damaged: its groups name unknown sources: {strangers}.")
     return manifest
+
+
+def _schema_of(text: bytes) -> object:
+    """Give the schema that a manifest or record says it has; that of the first version if it says none."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return SCHEMA  # what is wrong with it is said by whoever parses it
+    return content.get("schema", 1) if isinstance(content, dict) else SCHEMA
+
+
+def _check_schema(schema: object, place: str) -> None:
+    """Refuse what a later version wrote, which this one would misread."""
+    if schema != SCHEMA:
+        raise DataError(
+            f"{place} has the schema {schema!r}, and this version of lite-bench reads {SCHEMA}; read it with the "
+            "version that wrote it (environment.json beside it names it)."
+        )
 
 
 def append_record(path: Path, record: Record) -> None:
@@ -166,18 +197,25 @@ def read_records(path: Path) -> list[Record]:
     An unfinished last line, left by a kill, is ignored. Fields that this version does not know are ignored.
 
     Raises:
-        DataError: any other line is malformed, lacks a field, or has an accuracy outside 0 to 1.
+        DataError: any other line is malformed, lacks a field, has an accuracy outside 0 to 1, a time that is no number
+            of seconds, or an unknown schema.
     """
-    return [_parse_record(path, number, line) for number, line in _whole_lines(path)]
+    return _read_lines(path)[0]
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number the lines of ``path`` from 1, without an unfinished last one; none if the file does not exist."""
+def _read_lines(path: Path) -> tuple[list[Record], bool]:
+    """Read the records of ``path`` and say whether its last line is unfinished."""
+    lines, unfinished = _whole_lines(path)
+    copies: dict[object, object] = {}
+    return [_parse_record(path, number, line, copies) for number, line in enumerate(lines, start=1)], unfinished
+
+
+def _whole_lines(path: Path) -> tuple[list[bytes], bool]:
+    """List the lines of ``path`` without an unfinished last one, and say if there is one; none without a file."""
     lines = _read(path).split(b"\n") if path.exists() else []
     lines = lines[:-1] if lines and not lines[-1] else lines
-    if lines and not _is_json(lines[-1]):
-        lines.pop()
-    return enumerate(lines, start=1)
+    unfinished = bool(lines) and not _is_json(lines[-1])
+    return lines[:-1] if unfinished else lines, unfinished
 
 
 def append_predictions(path: Path, task: str, predictions: Mapping[str, Sequence[int]]) -> None:
@@ -198,7 +236,7 @@ def read_predictions(path: Path) -> dict[str, dict[str, list[int]]]:
         DataError: any other line is malformed.
     """
     found: dict[str, dict[str, list[int]]] = {}
-    for number, line in _whole_lines(path):
+    for number, line in enumerate(_whole_lines(path)[0], start=1):
         try:
             kept: _Predictions = _adapter(_Predictions).validate_json(line, strict=True)
         except ValidationError as error:
@@ -242,26 +280,41 @@ def read_results(run: Path) -> list[Results]:
     Raises:
         DataError: a file is damaged, or records contradict each other or their manifest.
     """
-    folders = sorted(path.parent for path in run.glob(f"results/*/{MANIFEST}"))
-    return [_read_suite(run, folder) for folder in folders]
+    folders = sorted(path.parent for path in run.glob(f"{RESULTS}/*/{MANIFEST}"))
+    return [read_evaluation(folder) for folder in folders]
 
 
-def _read_suite(run: Path, folder: Path) -> Results:
-    """Read one suite's manifest and records."""
+def read_evaluation(folder: Path, only: Sequence[Path] | None = None) -> Results:
+    """Read one suite's manifest and records.
+
+    Args:
+        folder: see `results_folder`.
+        only: read just these of its files of records, or all.
+
+    Raises:
+        DataError: a file is damaged, or records contradict each other or their manifest.
+    """
     manifest = read_manifest(folder)
     for path in folder.glob("*.jsonl"):
         if unquote(path.stem) not in manifest.sources:
             raise DataError(f"{path} holds records of a source that {MANIFEST} beside it does not list; remove one.")
-    records = {}
+    records, files, unfinished = {}, [], []
+    names = None if only is None else {path.name for path in only}
     for source in manifest.sources:
-        records[source] = _read_source(folder / f"{file_name(source)}.jsonl", manifest, source)
-    return Results(run, manifest, records)
+        path = folder / f"{file_name(source)}.jsonl"
+        wanted = (names is None or path.name in names) and _exists(path)
+        records[source], cut = _read_source(path, manifest, source) if wanted else ((), False)
+        files += [path] * wanted
+        unfinished += [path] * cut
+    run = folder.parents[1] if folder.parent.name == RESULTS else folder
+    return Results(run, manifest, records, tuple(files), tuple(unfinished))
 
 
-def _read_source(path: Path, manifest: Manifest, source: str) -> tuple[Record, ...]:
-    """Read one source's records, each task once, and check them against the manifest."""
+def _read_source(path: Path, manifest: Manifest, source: str) -> tuple[tuple[Record, ...], bool]:
+    """Read one source's records, each task once, and check them against the manifest; say if a line was left out."""
     unique: dict[str, Record] = {}
-    for number, record in enumerate(read_records(path), start=1):
+    found, unfinished = _read_lines(path)
+    for number, record in enumerate(found, start=1):
         _check_identity(path, number, manifest, source, record)
         earlier = unique.setdefault(record.task, record)
         if earlier.accuracy != record.accuracy:
@@ -274,7 +327,7 @@ def _read_source(path: Path, manifest: Manifest, source: str) -> tuple[Record, .
             f"{path} holds {len(unique)} tasks, but the protocol has {manifest.sources[source]}; delete the "
             "file and evaluate this source again."
         )
-    return tuple(unique.values())
+    return tuple(unique.values()), unfinished
 
 
 def _check_identity(path: Path, number: int, manifest: Manifest, source: str, record: Record) -> None:
@@ -295,17 +348,28 @@ def _check_identity(path: Path, number: int, manifest: Manifest, source: str, re
             )
 
 
-def _parse_record(path: Path, number: int, line: bytes) -> Record:
-    """Parse line ``number`` of ``path``."""
+def _parse_record(path: Path, number: int, line: bytes, copies: dict[object, object]) -> Record:
+    """Parse line ``number`` of ``path``; ``copies`` holds what earlier lines had in common with it."""
     try:
         record: Record = _adapter(Record).validate_json(line, strict=True)
     except ValidationError as error:
         raise DataError(_damaged(path, number, _reason(error))) from error
+    _check_schema(record.schema, f"{path}, line {number}")
     if record.accuracy is None:
         if not record.failed:
             raise DataError(_damaged(path, number, "there is no accuracy, and no reason why"))
     elif not 0.0 <= record.accuracy <= 1.0:
         raise DataError(_damaged(path, number, f"accuracy {record.accuracy} is not between 0 and 1"))
+    for name in ("adapt_seconds", "classify_seconds"):
+        seconds = getattr(record, name)
+        if not 0.0 <= seconds < math.inf:
+            raise DataError(_damaged(path, number, f"{name} {seconds} is not a number of seconds"))
+    for name in SHARED:
+        value = getattr(record, name)
+        # a million records fit in memory because they share what they have in common; frozen to all others
+        object.__setattr__(record, name, copies.setdefault(value, value))
+    if record.cost is not None:
+        object.__setattr__(record, "cost", copies.setdefault(record.cost, record.cost))
     return record
 
 
@@ -320,6 +384,14 @@ def _reason(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"]
     return f"{place}: {message}" if place else message
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that no file can have, as of a source with a long name."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _is_json(line: bytes) -> bool:

@@ -102,6 +102,9 @@ def create_run(
     name: str | None = None,
     splits: Mapping[Split, list[str]] | None = None,
     data: Mapping[str, str] | None = None,
+    pretraining: str = "",
+    *,
+    synthetic: bool = False,
 ) -> RunFolder:
     """Make a new run folder and write settings, environment and class splits into it.
 
@@ -113,6 +116,8 @@ def create_run(
         name: last part of the folder's name instead of the time.
         splits: the classes of each split, if the suite can list them.
         data: fingerprints of the data by suite.
+        pretraining: where the backbone's first weights came from; empty if unknown.
+        synthetic: whether it trains on stand-in data.
 
     Raises:
         UsageError: ``name`` is not the name of one folder.
@@ -139,7 +144,8 @@ def create_run(
     write_atomically(run.config, dump(settings.changed(image_size=image_size)))
     if splits:
         write_atomically(path / "splits.json", json.dumps(splits, indent=1, ensure_ascii=False) + "\n")
-    environment = json.dumps({**describe_environment(), "data": dict(data or {})}, indent=2, default=str) + "\n"
+    facts = {**describe_environment(), "data": dict(data or {}), "pretraining": pretraining, "synthetic": synthetic}
+    environment = json.dumps(facts, indent=2, default=str) + "\n"
     write_atomically(path / "environment.json", environment)
     run.set_status("running", kind=kind, started=_now().isoformat(timespec="milliseconds"))
     return run

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from lite_bench.harness.bootstrap import clustered_interval
 from lite_bench.harness.core import Record
 from lite_bench.harness.cost_statistics import CostSummary, summarise_costs
 from lite_bench.harness.errors import DataError
@@ -35,6 +36,26 @@ class Estimate:
     half_width: float | None
     n: int
     clustered: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The single scores behind a reported number.
+
+    Attributes:
+        keys: what each is a score of: a task, or a task and the name of one of its groups of queries.
+        values: the scores, likewise.
+        clusters: what those have in common that are not independent, such as a user; an empty text for each if all are.
+    """
+
+    keys: tuple[str, ...]
+    values: tuple[float, ...]
+    clusters: tuple[str, ...]
+
+    @property
+    def clustered(self) -> bool:
+        """Whether scores come in clusters that are not independent."""
+        return bool(self.clusters) and all(self.clusters)
 
 
 @dataclass(frozen=True)
@@ -121,58 +142,6 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, Z95 * math.sqrt(variance / n), n)
 
 
-def student_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """Half width of Student's t interval: unlike the protocol's, right for few tasks too.
-
-    Args:
-        values: one number per task.
-        confidence: probability that the interval covers the true mean, 0 to 1.
-
-    Returns:
-        t * sample standard deviation / sqrt(n), or None for fewer than two values.
-    """
-    from scipy.stats import t  # imported here: tables need no scipy, and it takes a second
-
-    n = len(values)
-    if n < 2:
-        return None
-    mean = math.fsum(values) / n
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return float(t.ppf((1 + confidence) / 2, n - 1)) * math.sqrt(variance / n)
-
-
-def clustered_interval(
-    values: Sequence[float], clusters: Sequence[str], draws: int = 10_000, seed: int = 0
-) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean of ``values`` by a bootstrap that resamples whole clusters.
-
-    Scores of one cluster (the repeated videos of one user) are not independent, which an interval over single scores
-    takes them to be; drawing users instead of scores, with replacement, keeps what they have in common together.
-
-    Args:
-        values: the scores.
-        clusters: what each score belongs to.
-        draws: bootstrap samples.
-        seed: of the samples; the interval is a pure function of all arguments.
-
-    Returns:
-        lower and upper end, or None for fewer than two clusters.
-    """
-    import numpy as np  # imported here: `eval --help` needs no numpy
-
-    names = sorted(set(clusters))
-    if len(names) < 2:
-        return None
-    number = {name: index for index, name in enumerate(names)}
-    of_value = np.asarray([number[cluster] for cluster in clusters])
-    sums = np.bincount(of_value, weights=np.asarray(values, dtype=np.float64))
-    sizes = np.bincount(of_value)
-    k = len(names)
-    counts = np.random.Generator(np.random.Philox(seed)).multinomial(k, np.full(k, 1 / k), size=draws)
-    low, high = np.quantile((counts @ sums) / (counts @ sizes), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def mean_of_means(estimates: Sequence[Estimate]) -> Estimate:
     """Average k independent estimates with equal weight; the half width is sqrt(sum of squares) / k.
 
@@ -217,17 +186,32 @@ def _score(manifest: Manifest, source: str, records: Sequence[Record]) -> Source
     return SourceScore(accuracy, *tasks, metrics)
 
 
-def _pooled(records: Sequence[Record], metric: str | None) -> Estimate:
-    """Pool the scores of all tasks, of which none failed: their accuracies, or a metric of all their groups."""
-    pairs = [
-        (value, record.cluster)
+def scores_of(records: Sequence[Record], metric: str | None = None) -> Scores:
+    """List the scores of tasks, of which none failed.
+
+    Args:
+        records: each task once.
+        metric: of `GROUP_METRICS`, one score for each group of queries that has it; None for one accuracy of each task.
+    """
+    found = [
+        (f"{record.task} {name}".rstrip(), value, record.cluster)
         for record in records
-        for value in ([record.accuracy] if metric is None else [group.metric(metric) for group in record.groups])
+        for name, value in (
+            [("", record.accuracy)] if metric is None else [(each.name, each.metric(metric)) for each in record.groups]
+        )
         if value is not None
     ]
-    values, clusters = [value for value, _ in pairs], [cluster for _, cluster in pairs]
-    pooled = estimate(values)
-    return replace(pooled, clustered=clustered_interval(values, clusters)) if all(clusters) else pooled
+    keys, values, clusters = zip(*found, strict=True) if found else ((), (), ())
+    return Scores(keys, values, clusters)
+
+
+def _pooled(records: Sequence[Record], metric: str | None) -> Estimate:
+    """Pool the scores of all tasks, of which none failed: their accuracies, or a metric of all their groups."""
+    scores = scores_of(records, metric)
+    pooled = estimate(scores.values)
+    if not scores.clustered:
+        return pooled
+    return replace(pooled, clustered=clustered_interval(scores.values, scores.clusters))
 
 
 def _group(sources: Mapping[str, SourceScore], members: Sequence[str]) -> Estimate | None:

@@ -3,7 +3,8 @@
 The best model and everyone not significantly worse share the mean of their ranks; then the same among the
 rest. Two means differ significantly if they are further apart than 1.96 sqrt(s1^2/n1 + s2^2/n2), the 95 %
 interval of their difference (Triantafillou et al., ICLR 2020; ``Leaderboard.ipynb`` in the repository
-google-research/meta-dataset).
+google-research/meta-dataset). Among best models with the same mean, of which the rule names none, the least certain
+counts, so that ranks do not depend on the order of rows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def column_ranks(scores: Sequence[Estimate | None]) -> list[float | None]:
     """
     ranks: list[float | None] = [None] * len(scores)
     present = [(score, index) for index, score in enumerate(scores) if score is not None]
-    rest = sorted(present, key=lambda pair: -pair[0].mean)
+    rest = sorted(present, key=lambda pair: (-pair[0].mean, -(pair[0].half_width or 0.0)))
     placed = 0
     while rest:
         best = rest[0][0]

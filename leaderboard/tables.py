@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lite_bench.harness.records import Results
+from lite_bench.leaderboard.comparison import Comparison, compare, compare_groups
+from lite_bench.leaderboard.entries import Entry, gather, preview
+from lite_bench.leaderboard.intervals import Kind
+from lite_bench.leaderboard.provenance import Provenance, provenance
+from lite_bench.leaderboard.published import PublishedRow, published_rows
 from lite_bench.leaderboard.ranks import average_rank, column_ranks
-from lite_bench.leaderboard.rows import NOT_EVALUATED, Cell, Row, make_row, tell_apart
+from lite_bench.leaderboard.rows import NOT_EVALUATED, Cell, Row, make_row, with_own_labels
 
-Key = tuple[str, str, int, str]
+Compare = Callable[[Row, Row], Comparison | None]
 
 
 @dataclass(frozen=True)
@@ -21,20 +26,45 @@ class Table:
         split: ``validation`` or ``test``.
         seed: seed of the list of tasks.
         data: fingerprint of the data.
+        synthetic: whether the rows come from stand-in data.
+        preview: tasks per source if they were cut to fewer than the protocol's, else None.
         sources: columns, in reporting order.
-        groups: columns of means, in reporting order.
+        groups: columns of means, in reporting order, and the sources that each averages over.
         metrics: columns of what else is reported of sources.
         rows: by average rank, those without one last.
+        interval: kind of the cells' intervals.
+        provenance: what the table rests on.
+        published: rows that others measured, if they were asked for; apart from ours, without ranks.
     """
 
     suite: str
     split: str
     seed: int
     data: str
+    synthetic: bool
+    preview: int | None
     sources: tuple[str, ...]
-    groups: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
+    interval: Kind
+    provenance: Provenance
+    published: tuple[PublishedRow, ...] = ()
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        """Groups of several sources; the mean of a group of one is that source's score."""
+        return tuple(group for group, members in self.groups.items() if len(members) > 1)
+
+    @property
+    def with_costs(self) -> bool:
+        """Whether the costs of any row were measured."""
+        return any(row.costs is not None for row in self.rows)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of scores: sources, means of several sources, and metrics."""
+        return (*self.sources, *self.means, *self.metrics)
 
     @property
     def clustered(self) -> bool:
@@ -42,54 +72,34 @@ class Table:
         cells = (cell for row in self.rows for cell in (*row.sources.values(), *row.metrics.values()))
         return any(cell.estimate is not None and cell.estimate.clustered is not None for cell in cells)
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether the rows come from stand-in data."""
-        return any(row.synthetic for row in self.rows)
 
-
-def make_tables(results: Iterable[Results]) -> list[Table]:
+def make_tables(
+    results: Iterable[Results], *, interval: Kind = Kind.protocol, published: bool = False, command: str = ""
+) -> list[Table]:
     """Compute all tables, ordered by suite.
 
-    Results of different versions, splits, task lists or data never share one.
+    Results of different versions, splits, task lists or data never share one, nor do stand-ins and real data.
+
+    Args:
+        results: of any number of runs.
+        interval: kind of the intervals.
+        published: add the published rows of each suite; never to a table of stand-ins or of a part of the tasks.
+        command: that makes these tables again.
 
     Raises:
-        DataError: a run's ``config.toml`` or ``run.json`` is damaged.
+        DataError: two files contradict or repeat each other, or a run's own files are damaged.
     """
-    by_key: dict[Key, list[Results]] = {}
-    for each in results:
-        manifest = each.manifest
-        key = (manifest.suite, manifest.split, manifest.seed, manifest.data)
-        by_key.setdefault(key, []).append(each)
-    return [
-        _make_table(key, tell_apart([make_row(each) for each in together]))
-        for key in sorted(by_key)
-        for together in _on_the_same_data(by_key[key])
-    ]
+    return [_make_table(entries, interval, published=published, command=command) for entries in gather(results)]
 
 
-def _on_the_same_data(results: Sequence[Results]) -> list[list[Results]]:
-    """Divide evaluations so that those together used the same data for every source that they share."""
-    groups: list[tuple[dict[str, str], list[Results]]] = []
-    for each in results:
-        own = each.manifest.source_data
-        for seen, members in groups:
-            if all(seen.get(source, data) == data for source, data in own.items()):
-                seen.update(own)
-                members.append(each)
-                break
-        else:
-            groups.append((dict(own), [each]))
-    return [members for _, members in groups]
-
-
-def _make_table(key: Key, rows: Sequence[Row]) -> Table:
+def _make_table(entries: Sequence[Entry], interval: Kind, *, published: bool, command: str) -> Table:
     """Rank the rows of one table and put the best first."""
+    rows = with_own_labels([make_row(entry, interval) for entry in entries])
     sources = tuple(dict.fromkeys(name for row in rows for name in row.sources))
-    groups = tuple(dict.fromkeys(name for row in rows for name in row.groups))
+    groups = {name: tuple(members) for row in rows for name, members in row.manifest.groups.items()}
     metrics = tuple(dict.fromkeys(name for row in rows for name in row.metrics))
-    source_cells = _rank_columns([row.sources for row in rows], sources)
-    group_cells = _rank_columns([row.groups for row in rows], groups)
+    source_cells = _rank_columns(rows, sources, lambda row: row.sources, _compare_column)
+    group_cells = _rank_columns(rows, tuple(groups), lambda row: row.groups, _compare_group)
     ranked = [
         replace(
             row,
@@ -100,22 +110,78 @@ def _make_table(key: Key, rows: Sequence[Row]) -> Table:
         )
         for row, scores, means in zip(rows, source_cells, group_cells, strict=True)
     ]
-    return Table(*key, sources, groups, metrics, tuple(sorted(ranked, key=_order)))
+    first, synthetic = rows[0].manifest, entries[0].synthetic
+    cut = preview(first)
+    return Table(
+        suite=first.suite,
+        split=first.split,
+        seed=first.seed,
+        data=first.data,
+        synthetic=synthetic,
+        preview=cut,
+        sources=sources,
+        groups=groups,
+        metrics=metrics,
+        rows=tuple(sorted(ranked, key=_order)),
+        interval=interval,
+        provenance=provenance(rows, sources, command),
+        published=tuple(published_rows(first.suite)) if published and not synthetic and cut is None else (),
+    )
 
 
-def _rank_columns(rows: Sequence[dict[str, Cell]], columns: Sequence[str]) -> list[dict[str, Cell]]:
-    """Give every row a ranked cell in every column."""
+def _rank_columns(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    cells_of: Callable[[Row], dict[str, Cell]],
+    comparison: Callable[[Row, Row, str], Comparison | None],
+) -> list[dict[str, Cell]]:
+    """Give every row a ranked cell in every column, and say which are the best and which cannot be told from it."""
     ranked: list[dict[str, Cell]] = [{} for _ in rows]
     for column in columns:
-        cells = [row.get(column, Cell(None, NOT_EVALUATED)) for row in rows]
+        cells = [cells_of(row).get(column, Cell(None, NOT_EVALUATED)) for row in rows]
         ranks = column_ranks([cell.estimate for cell in cells])
-        best = min((rank for rank in ranks if rank is not None), default=None)
-        for row, cell, rank in zip(ranked, cells, ranks, strict=True):
-            row[column] = replace(cell, rank=rank, best=rank is not None and rank == best)
+        means = [cell.estimate.mean for cell in cells if cell.estimate is not None]
+        leaders = [
+            row for row, cell in zip(rows, cells, strict=True) if cell.estimate and cell.estimate.mean == max(means)
+        ]
+        for own, row, cell, rank in zip(ranked, rows, cells, ranks, strict=True):
+            if cell.estimate is None:
+                own[column] = cell
+                continue
+            best = any(leader is row for leader in leaders)
+            versus = None if best else comparison(row, leaders[0], column)
+            tied = versus is not None and versus.significant is False
+            own[column] = replace(cell, rank=rank, best=best, tied=tied, versus_best=versus)
     return ranked
+
+
+def _compare_column(row: Row, other: Row, column: str) -> Comparison | None:
+    """Compare two rows in a source's column."""
+    return compare(row.scores[column], other.scores[column])
+
+
+def _compare_group(row: Row, other: Row, group: str) -> Comparison | None:
+    """Compare two rows in a group's column."""
+    members = [_compare_column(row, other, source) for source in row.manifest.groups[group]]
+    present = [member for member in members if member is not None]
+    return compare_groups(present) if len(present) == len(members) else None
+
+
+def compare_rows(row: Row, other: Row, table: Table) -> dict[str, Comparison | None]:
+    """Compare two rows of ``table`` in every column that both have, by column; None elsewhere."""
+    found: dict[str, Comparison | None] = {}
+    for column in table.columns:
+        mine, theirs = row.cells.get(column), other.cells.get(column)
+        if mine is None or theirs is None or mine.estimate is None or theirs.estimate is None:
+            found[column] = None
+        elif column in table.groups:
+            found[column] = _compare_group(row, other, column)
+        else:
+            found[column] = _compare_column(row, other, column)
+    return found
 
 
 def _order(row: Row) -> tuple[bool, float, float, str, str]:
     """Sort by rank, then by mean over the sources there are, then by name."""
     means = [cell.estimate.mean for cell in row.sources.values() if cell.estimate]
-    return row.rank is None, row.rank or 0.0, -sum(means) / max(len(means), 1), row.label, row.run
+    return row.rank is None, row.rank or 0.0, -sum(means) / max(len(means), 1), row.label, row.runs[0]

@@ -1,31 +1,49 @@
-"""How the learner of a run was trained, read from the run's own files; each may be absent."""
+"""How the learner of a run was made, read from the run's own files; each may be absent."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lite_bench.harness.errors import DataError
 
 UNTRAINED = "untrained"
+ON_STAND_INS = "Trained on stand-in data."
 WITHOUT_H = ("exact", "full")
 """Gradients for which the resolved configuration still holds an H that nothing uses."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a reader of the table should know about a row's training.
+    """What a reader of the table should know about how a row's learner was made.
 
     Attributes:
-        text: the table's cell, such as ``lite H=40, 10000 tasks``.
+        text: all of its training in one cell, such as ``lite H=40, 10000 tasks``.
         notes: what makes the row less than it seems.
+        pretraining: where the backbone's first weights came from; ``none`` for random ones, empty if unknown.
+        gradient: name of the gradient estimator; empty if not meta-trained or unknown.
+        h: LITE's H, the support images that carried a gradient; None where the gradient has none.
+        tasks: tasks it was meta-trained on; None if not meta-trained or unknown.
+        options: options of the learner, as they were given.
+        pixels: range of values that networks see, if it is said.
+        versions: of the packages that the run was made with.
+        command: that made the run; empty if unknown.
     """
 
     text: str
     notes: tuple[str, ...] = ()
+    pretraining: str = ""
+    gradient: str = ""
+    h: int | None = None
+    tasks: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    pixels: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
 
 
 def read_training(run: Path, checkpoint: str) -> Training:
@@ -38,14 +56,37 @@ def read_training(run: Path, checkpoint: str) -> Training:
     Raises:
         DataError: a file is there but damaged.
     """
-    if checkpoint == UNTRAINED:
-        return Training(UNTRAINED, ("Not meta-trained.",))
     config = _read_table(run / "config.toml")
+    environment = _read_table(run / "environment.json")
+    about: dict[str, Any] = {
+        "pretraining": _pretraining(config, environment),
+        "options": {str(name): str(value) for name, value in _table(config.get("params")).items()},
+        "pixels": _text(config.get("pixel_range")),
+        "versions": {str(name): str(value) for name, value in _table(environment.get("versions")).items() if value},
+        "command": _text(environment.get("command")),
+    }
+    if checkpoint == UNTRAINED:
+        return Training(", ".join(filter(None, [UNTRAINED, _seed(config)])), ("Not meta-trained.",), **about)
     progress = _read_table(run / "run.json")
     done, asked = _count(progress, "tasks"), _count(config, "tasks")
     tasks = asked if done is None else done
-    parts = [_options(config), _gradient(config), f"{tasks} tasks" if tasks is not None else "", _seed(config)]
-    return Training(", ".join(filter(None, parts)) or "trained", _unfinished(progress, done, asked))
+    gradient, h = _gradient(config)
+    method = gradient if h is None else f"{gradient} H={h}"
+    parts = [_options(config), method, f"{tasks} tasks" if tasks is not None else "", _seed(config)]
+    text = ", ".join(filter(None, parts)) or "trained"
+    notes = _unfinished(progress, done, asked) + ((ON_STAND_INS,) if environment.get("synthetic") is True else ())
+    return Training(text, notes, gradient=gradient, h=h, tasks=tasks, **about)
+
+
+def _pretraining(config: dict[str, Any], environment: dict[str, Any]) -> str:
+    """Say where the backbone's first weights came from, as far as the run recorded it."""
+    recorded = _text(environment.get("pretraining"))
+    if recorded:
+        return recorded
+    weights = _text(config.get("weights"))
+    if weights:
+        return f"file {Path(weights).name}"
+    return {True: "published weights", False: "none"}.get(config.get("pretrained", ""), "")
 
 
 def _options(config: dict[str, Any]) -> str:
@@ -55,11 +96,10 @@ def _options(config: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in own if name != "version")
 
 
-def _gradient(config: dict[str, Any]) -> str:
-    gradient, h = config.get("gradient"), _count(config, "lite_h")
-    if not isinstance(gradient, str):
-        return ""
-    return gradient if h is None or gradient in WITHOUT_H else f"{gradient} H={h}"
+def _gradient(config: dict[str, Any]) -> tuple[str, int | None]:
+    """Give the name of the gradient estimator and its H, if it has one."""
+    gradient = _text(config.get("gradient"))
+    return gradient, None if not gradient or gradient in WITHOUT_H else _count(config, "lite_h")
 
 
 def _seed(config: dict[str, Any]) -> str:
@@ -73,6 +113,14 @@ def _unfinished(progress: dict[str, Any], done: int | None, asked: int | None) -
         return (f"Training is not finished: {done} of {asked} tasks.",)
     status = progress.get("status", "finished")
     return () if status == "finished" else (f"Training is not finished: {status}.",)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _table(value: object) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _count(table: dict[str, Any], key: str) -> int | None:

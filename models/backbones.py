@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lite_bench.harness.checkpoints import file_sha256
 from lite_bench.harness.errors import UnknownNameError, UsageError, WeightsError
 from lite_bench.models.hub import cache_only_without_network
 from lite_bench.models.normalisation import with_per_image_norms
@@ -25,6 +26,8 @@ from lite_bench.models.pixels import Pixels, normalised
 from lite_bench.models.weights import load_weights
 
 PER_IMAGE_SUFFIX = "+gn"
+PUBLISHED = "has_published_weights"
+"""Attribute of a network of timm that was made with its published weights."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAP_DIMENSIONS, TOKEN_DIMENSIONS = 4, 3
 
@@ -36,6 +39,7 @@ class Backbone(nn.Module):
         name: the name it was asked for.
         image_size: side S of the images it was built for.
         features: D, the length of a feature vector.
+        pretraining: where its first weights came from, for people; ``none`` if they are random.
     """
 
     mean: Tensor
@@ -64,6 +68,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.image_size = image_size
+        self.pretraining = "none"
         self.network = network.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -216,6 +221,10 @@ def _finish(
     backbone = Backbone(name, network, image_size, **scaling)
     if weights is not None:
         load_weights(backbone.network, weights, name)
+        backbone.pretraining = f"file {weights.name} ({file_sha256(weights)[:12]})"
+    elif getattr(network, PUBLISHED, False):
+        config: Any = network.pretrained_cfg
+        backbone.pretraining = ".".join(filter(None, [f"timm {config['architecture']}", config.get("tag")]))
     return backbone
 
 
@@ -314,13 +323,15 @@ def _create(base: str, asked: str, *, pretrained: bool, **options: Any) -> Any:
         return timm.create_model(base, num_classes=0, **options)
     try:
         with cache_only_without_network():
-            return timm.create_model(base, pretrained=True, num_classes=0, **options)
+            network = timm.create_model(base, pretrained=True, num_classes=0, **options)
     except Exception as error:
         raise WeightsError(
             f"The pretrained weights of {asked} could not be had ({type(error).__name__}). Without a network, give a "
             "file with --weights FILE, put them in the cache (see `lite-bench doctor`), or start from scratch "
             "with --no-pretrained."
         ) from error
+    setattr(network, PUBLISHED, True)
+    return network
 
 
 def _resize(network: Any, name: str, image_size: int) -> None:

@@ -198,6 +198,7 @@ def _untrained(
         run_name,
         class_splits(suite),
         fingerprints(suite),
+        assembly.pretraining,
     )
     return run, _evaluation(assembly, settings), suite
 

@@ -148,6 +148,7 @@ def study(
     import torch
 
     from lite_bench.harness.assembly import training_notes
+    from lite_bench.harness.cli.train import trains_on_stand_ins
     from lite_bench.harness.measurement.gradients import Study, check_tasks_alike, make_cases
 
     episodes = [suite.episode(suite.train_task(index, settings.seed)) for index in range(n_tasks)]
@@ -169,6 +170,7 @@ def study(
         "backbone": settings.backbone,
         "image_size": suite.image_size,
         "suite": suite.id,
+        "synthetic": trains_on_stand_ins(suite),
         "tasks": [str(each.task) for each in episodes],
         "n_support": n_support,
         "way": way,

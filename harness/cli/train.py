@@ -177,6 +177,8 @@ def start_training(settings: Settings, output_dir: Path, run_name: str | None = 
         run_name,
         class_splits(suite),
         fingerprints(suite),
+        assembly.pretraining,
+        synthetic=trains_on_stand_ins(suite),
     )
     if plan is not None:
         write_atomically(run.path / "memory.json", json.dumps(plan.plain(), indent=1) + "\n")
@@ -268,6 +270,11 @@ def open_suite(settings: Settings) -> tuple[Settings, Suite]:
     for note in getattr(suite, "notes", ()):
         say(note)
     return settings, suite
+
+
+def trains_on_stand_ins(suite: Suite) -> bool:
+    """Say whether any data that ``suite`` trains on is a stand-in."""
+    return any(each.synthetic for each in training_data(suite).values())
 
 
 def fingerprints(suite: Suite) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite_bench.harness.core import Record
+from lite_bench.harness.core import Cost, Record
 from lite_bench.harness.errors import DataError
 from lite_bench.harness.records import (
     MANIFEST,
@@ -125,6 +125,9 @@ def test_rubbish_at_the_end_is_cut_off(path: Path, tail: bytes) -> None:
         (line(accuracy="0.5"), "accuracy: .*number"),
         (line(accuracy=1.5), "accuracy 1.5 is not between 0 and 1"),
         (line(accuracy=float("nan")), "accuracy nan is not between 0 and 1"),
+        (line(adapt_seconds=float("nan")), "adapt_seconds nan is not a number of seconds"),
+        (line(classify_seconds=float("inf")), "classify_seconds inf is not a number of seconds"),
+        (line(adapt_seconds=-1.0), "adapt_seconds -1.0 is not a number of seconds"),
         (line(way=2.5), "way: .*integer"),
         (line(synthetic="yes"), "synthetic: .*boolean"),
         (line().replace('"way": 5, ', ""), "way: .*required"),
@@ -140,6 +143,38 @@ def test_a_whole_last_line_with_a_missing_field_is_no_kill(path: Path) -> None:
     path.write_text(line().replace('"way": 5, ', ""))
     with pytest.raises(DataError, match="line 1 is damaged: way"):
         read_records(path)
+
+
+def test_an_unknown_schema_is_named(path: Path, tmp_path: Path) -> None:
+    path.write_text(line() + line(schema=2))
+    with pytest.raises(DataError, match=r"Latin\.jsonl, line 2 has the schema 2, .* reads 1; read it with the version"):
+        read_records(path)
+    manifest = path.with_name(MANIFEST)
+    manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 9, "sources": 3'))
+    with pytest.raises(DataError, match=r"suite\.json has the schema 9"):
+        read_results(tmp_path)
+
+
+def test_records_from_before_there_was_a_schema_are_read(path: Path, tmp_path: Path) -> None:
+    path.write_text(line().replace(', "schema": 1', ""))
+    manifest = path.with_name(MANIFEST)
+    manifest.write_text(manifest.read_text().replace(',\n  "schema": 1', ""))
+    assert read_results(tmp_path)[0].records["Latin"] == (make_record(),)
+
+
+def test_an_unfinished_last_line_is_left_out_and_told(path: Path, tmp_path: Path) -> None:
+    path.write_text(line() + line(task="letters@1/Latin/test/1")[:-40])
+    (results,) = read_results(tmp_path)
+    assert (len(results.records["Latin"]), results.files, results.unfinished) == (1, (path,), (path,))
+
+
+def test_records_share_what_they_have_in_common(path: Path) -> None:
+    cost = {"macs": 5}
+    path.write_text(line(cost=cost) + line(task="letters@1/Latin/test/1", cost=cost))
+    one, other = read_records(path)
+    assert one.cost is other.cost
+    assert one.checkpoint is other.checkpoint
+    assert one == make_record(cost=Cost(macs=5))
 
 
 def test_fields_of_a_newer_version_are_ignored(path: Path) -> None:

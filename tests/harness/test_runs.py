@@ -141,3 +141,9 @@ def test_no_finished_run_is_explained(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(LiteBenchError, match=r"no finished training run under .*lite-bench train"):
             newest_finished(folder)
+
+
+def test_what_a_run_was_made_of_is_recorded(tmp_path: Path) -> None:
+    run = create_run(tmp_path, SETTINGS, 28, "train", "run", pretraining="timm resnet18", synthetic=True)
+    facts = json.loads((run.path / "environment.json").read_text())
+    assert (facts["pretraining"], facts["synthetic"]) == ("timm resnet18", True)

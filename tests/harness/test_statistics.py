@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from lite_bench.harness.core import Record
 from lite_bench.harness.errors import DataError
 from lite_bench.harness.records import Manifest
 from lite_bench.harness.statistics import (
     Estimate,
-    clustered_interval,
     estimate,
     mean_of_means,
-    student_half_width,
     summarise,
 )
 
@@ -58,17 +55,8 @@ def test_estimate_is_the_protocols(values: list[float]) -> None:
     assert found.half_width == pytest.approx(1.96 * np.std(values) / np.sqrt(len(values)), abs=1e-12)
 
 
-@given(accuracies, st.sampled_from([0.9, 0.95, 0.99]))
-def test_student_interval_is_scipys(values: list[float], confidence: float) -> None:
-    found = student_half_width(values, confidence)
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    wanted = error * stats.t.interval(confidence, len(values) - 1)[1]
-    assert found == pytest.approx(wanted, abs=1e-9)
-
-
 def test_one_value_has_no_interval_and_none_no_mean() -> None:
     assert estimate([0.25]) == Estimate(0.25, None, 1)
-    assert student_half_width([0.25]) is None
     with pytest.raises(DataError):
         estimate([])
     with pytest.raises(DataError):
@@ -129,42 +117,6 @@ def test_all_tasks_done_are_the_whole_protocol_whatever_the_limit() -> None:
 
 def test_one_stand_in_record_makes_all_synthetic() -> None:
     assert summarise(make_manifest(), {"a": records(0.5, synthetic=True)}).synthetic
-
-
-class TestClusteredInterval:
-    def test_alike_clusters_leave_no_doubt(self) -> None:
-        assert clustered_interval([0.0, 1.0] * 6, ["a", "a", "b", "b", "c", "c"] * 2) == (0.5, 0.5)
-
-    def test_one_cluster_tells_nothing(self) -> None:
-        assert clustered_interval([0.0, 1.0], ["a", "a"]) is None
-
-    def test_it_is_the_normal_interval_of_many_cluster_means(self) -> None:
-        """With clusters of one size the bootstrap's spread is that of the mean of K independent cluster means."""
-        generator = np.random.default_rng(0)
-        means = generator.normal(0.5, 0.1, 200)
-        values = [value for mean in means for value in (mean - 0.2, mean, mean + 0.2)]
-        clusters = [f"u{number}" for number in range(200) for _ in range(3)]
-        interval = clustered_interval(values, clusters)
-        assert interval is not None
-        half = 1.96 * means.std() / 200**0.5
-        assert interval[0] == pytest.approx(means.mean() - half, abs=0.05 * half)
-        assert interval[1] == pytest.approx(means.mean() + half, abs=0.05 * half)
-
-    def test_repeated_scores_do_not_narrow_it(self) -> None:
-        """Five copies of every score are five times the scores for the normal interval, and nothing new here."""
-        values, clusters = [0.1, 0.9, 0.4, 0.6, 0.8, 0.3], ["a", "a", "b", "b", "c", "c"]
-        assert clustered_interval(values * 5, clusters * 5) == pytest.approx(clustered_interval(values, clusters))
-        once, five = estimate(values).half_width, estimate(values * 5).half_width
-        assert once is not None
-        assert five == pytest.approx(once / 5**0.5)
-
-    def test_the_order_of_scores_does_not_matter(self) -> None:
-        values, clusters = [0.1, 0.9, 0.4], ["a", "b", "c"]
-        assert clustered_interval(values[::-1], clusters[::-1]) == clustered_interval(values, clusters)
-
-    def test_two_clusters_by_enumeration(self) -> None:
-        """Of two clusters with means 0 and 1, a quarter of the samples hold one alone: the ends are 0 and 1."""
-        assert clustered_interval([0.0, 1.0], ["a", "b"]) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("p", "n", "published"), [(0.729, 1500, 2.249), (0.918, 905, 1.788)])

@@ -22,7 +22,8 @@ from lite_bench.harness.runs import create_run
 from lite_bench.harness.settings import Settings
 from lite_bench.harness.statistics import summarise
 from lite_bench.harness.training import Training
-from lite_bench.leaderboard.render import csv_text, json_text, markdown
+from lite_bench.leaderboard.data_formats import csv_text, json_text
+from lite_bench.leaderboard.markdown import markdown
 from lite_bench.leaderboard.tables import make_tables
 from tests.harness.small import Dropping, Listener, small_settings, untimed
 from tests.harness.videos import LENGTHS, SIDE, TASKS_PER_USER, WAY, Videos, frames
@@ -145,7 +146,7 @@ def test_tables_show_all_that_is_reported(tmp_path: Path) -> None:
     text = markdown(tables)
     assert "own: video accuracy" in text
     assert "own: frames to recognition" in text
-    assert "resamples users" in text
+    assert "resamples whole users" in text
     (row,) = json.loads(json_text(tables))["tables"][0]["rows"]
     assert [score["column"] for score in row["scores"]] == ["own", "own: video accuracy", "own: frames to recognition"]
     assert all(score["clustered_low"] <= score["mean"] <= score["clustered_high"] for score in row["scores"])

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lite_bench.harness.errors import DataError, IncompatibleError, RunError, UnknownNameError
+from lite_bench.harness.errors import IncompatibleError
 from lite_bench.harness.records import records_path
-from lite_bench.leaderboard.command import Format, choose_format, find_results, leaderboard, select_suite
+from lite_bench.leaderboard.command import Format, choose_format, leaderboard
 from tests.leaderboard.samples import make_manifest, write_run
 
 FULL = {"Latin": [0.5] * 4, "Old Italic": [0.5] * 4}
@@ -43,45 +43,72 @@ def test_help_shows_an_example() -> None:
     assert "lite-bench leaderboard runs" in CliRunner().invoke(make_app(), ["--help"]).stdout
 
 
-def test_a_run_named_twice_is_one_row(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "runs/a/10-00", make_manifest(), FULL)
-    assert len(find_results([tmp_path / "runs", run, Path("runs/a")])) == 1
-
-
-@pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_a_path_without_results_is_named_with_the_remedy(tmp_path: Path, name: str) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match=f"{name}.*lite-bench eval"):
-        find_results([Path(name)])
-
-
-def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", make_manifest(), FULL)
-    path = records_path(run, "letters@1", "Old Italic")
-    path.write_text("oops\n" + path.read_text())
-    with pytest.raises(DataError, match=r"Old%20Italic\.jsonl, line 1 is damaged"):
-        find_results([run])
-
-
-def test_suites_are_chosen_with_or_without_version(tmp_path: Path) -> None:
-    for suite in ("letters@1", "letters@2", "numbers@1"):
-        write_run(tmp_path / suite, make_manifest(suite=suite), {})
-    results = find_results([tmp_path])
-    assert [each.manifest.suite for each in select_suite(results, "letters")] == ["letters@1", "letters@2"]
-    assert [each.manifest.suite for each in select_suite(results, "letters@2")] == ["letters@2"]
-    assert len(select_suite(results, None)) == 3
-    with pytest.raises(UnknownNameError, match="Did you mean letters@"):
-        select_suite(results, "leters@1")
-
-
 def test_the_form_follows_flag_then_ending() -> None:
     assert choose_format(None, False, None) is Format.markdown
     assert choose_format(None, False, Path("a.CSV")) is Format.csv
+    assert choose_format(None, False, Path("a.html")) is Format.html
+    assert choose_format(None, False, Path("a.tex")) is Format.latex
+    assert choose_format(None, False, Path("a.md")) is Format.markdown
     assert choose_format(Format.markdown, False, Path("a.csv")) is Format.markdown
     assert choose_format(None, True, Path("a.csv")) is Format.json
     assert choose_format(Format.json, True, None) is Format.json
     with pytest.raises(IncompatibleError):
         choose_format(Format.csv, True, None)
+
+
+def test_a_terminal_is_drawn_on_and_a_pipe_gets_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_format(None, False, None) is Format.markdown
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert choose_format(None, False, None) is Format.terminal
+
+
+@pytest.mark.parametrize("form", sorted(set(Format)))
+def test_every_form_is_written_and_holds_the_command_that_makes_it_again(tmp_path: Path, form: Format) -> None:
+    write_run(tmp_path / "runs/my run", make_manifest(), FULL)
+    output = tmp_path / "out"
+    arguments = ["runs/my run", "--suite", "letters", "--format", form, "--interval", "student"]
+    result = CliRunner().invoke(make_app(), [*arguments, "--output", str(output)])
+    assert (result.exit_code, result.stdout) == (0, "")
+    text = " ".join(output.read_text().replace("&#x27;", "'").split())
+    command = f"lite-bench leaderboard 'runs/my run' --suite letters --interval student --format {form}"
+    assert "letters@1" in text
+    assert command in text or form is Format.csv
+
+
+def test_the_command_gives_the_same_bytes_again(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/a", make_manifest(), FULL)
+    first, second = (CliRunner().invoke(make_app(), ["runs", "--format", "json"]).stdout for _ in range(2))
+    again = json.loads(first)["tables"][0]["provenance"]["command"]
+    assert first == second == CliRunner().invoke(make_app(), again.split()[2:]).stdout
+
+
+def test_an_unfinished_line_is_told_on_stderr_and_in_the_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs/a", make_manifest(), FULL)
+    path = records_path(run, "letters@1", "Latin")
+    path.write_text(path.read_text()[:-9])
+    result = CliRunner().invoke(make_app(), [])
+    assert "Latin.jsonl: the last line is cut short" in result.stderr
+    assert "The last line of Latin.jsonl is cut short" in result.stdout
+    assert "1 of 4 tasks are missing" in result.stdout
+
+
+def test_two_rows_are_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/a", make_manifest(), FULL)
+    write_run(tmp_path / "runs/b", make_manifest(learner="other"), {**FULL, "Latin": [0.75, 0.5, 0.5, 0.75]})
+    result = CliRunner().invoke(make_app(), ["--compare", "other", "protonets", "--json"])
+    (pair,) = json.loads(result.stdout)["comparisons"]
+    assert (pair["ours"], pair["theirs"]) == ("other", "protonets")
+    assert pair["columns"]["Latin"]["difference"] == pytest.approx(0.125)
+    with pytest.raises(IncompatibleError, match="no form html; give --format terminal, markdown, csv, json, latex"):
+        CliRunner().invoke(make_app(), ["--compare", "other", "protonets", "--format", "html"], catch_exceptions=False)
+
+
+def test_pictures_are_written_beside_the_table(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/a", make_manifest(), FULL)
+    result = CliRunner().invoke(make_app(), ["--plots", "pictures"])
+    assert result.stdout.startswith("## letters@1")
+    assert {path.suffix for path in (tmp_path / "pictures").rglob("*.*")} == {".svg", ".png"}
+    assert "Wrote pictures" in result.stderr
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

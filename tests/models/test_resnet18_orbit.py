@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_published_weights_of_timm_load(pretrained: bool | None) -> None:
     backbone = resnet18_orbit(NAME, image_size=32, pretrained=pretrained)
     assert all(bool((parameter == 2).all()) for parameter in backbone.parameters())
+    assert backbone.pretraining == "timm resnet18.a1_in1k"
 
 
 def test_a_file_of_weights_loads(tmp_path: Path) -> None:
@@ -76,6 +78,9 @@ def test_a_file_of_weights_loads(tmp_path: Path) -> None:
     weights = {key: value.contiguous() for key, value in plain.network.state_dict().items()}
     save_file(weights, tmp_path / "own.safetensors")
     backbone = resnet18_orbit(NAME, image_size=32, weights=tmp_path / "own.safetensors")
+    digest = hashlib.sha256((tmp_path / "own.safetensors").read_bytes()).hexdigest()
+    assert backbone.pretraining == f"file own.safetensors ({digest[:12]})"
+    assert plain.pretraining == "none"
     for key, value in backbone.network.state_dict().items():
         assert torch.equal(value, weights[key])
 

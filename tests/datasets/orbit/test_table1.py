@@ -15,7 +15,7 @@ from lite_bench.harness.assembly import build_learner
 from lite_bench.harness.core import TaskSizes
 from lite_bench.harness.errors import UsageError
 from lite_bench.harness.measurement.published import network_counter
-from lite_bench.harness.reproduction import Row, verdict
+from lite_bench.harness.reproduction import Figure, Row, verdict
 from lite_bench.harness.settings import resolve
 
 COSTS: dict[str, tuple[tuple[float, float, float], ...]] = {
@@ -139,6 +139,11 @@ def test_macs_of_both_modes_and_their_mean(rows: Sequence[Row]) -> None:
         assert found == pytest.approx(expected, abs=5.1e-4 if method in ("FineTuner", "MAML") else 5.1e-5)
 
 
+def number_of(figure: Figure) -> float:
+    assert isinstance(figure.ours, float)
+    return figure.ours
+
+
 def test_published_figures_are_as_printed_and_agree(rows: Sequence[Row]) -> None:
     for row in rows:
         method, number = place(row)
@@ -146,7 +151,7 @@ def test_published_figures_are_as_printed_and_agree(rows: Sequence[Row]) -> None
         printed_macs, printed_parameters, printed_steps = PRINTED[method]
         assert (macs.published, parameters.published) == (printed_macs[number], printed_parameters[number])
         assert steps.ours == steps.published == printed_steps
-        assert float(parameters.ours) * 1e6 == pytest.approx(PARAMETERS[method][number], abs=0.5)
+        assert number_of(parameters) * 1e6 == pytest.approx(PARAMETERS[method][number], abs=0.5)
         assert row.agrees
         rounding = (method, number) == ("FineTuner", 1)
         assert macs.tolerance == (0.01 if rounding else 0.005)
@@ -159,12 +164,12 @@ def test_published_figures_are_as_printed_and_agree(rows: Sequence[Row]) -> None
 
 def test_the_last_digit_of_one_row_is_that_of_rounding_each_mode_first(rows: Sequence[Row]) -> None:
     clean, clutter, macs = (figure for figure in rows[1].figures[:3])
-    assert round((round(float(clean.ours), 2) + round(float(clutter.ours), 2)) / 2 + 1e-9, 2) == macs.published
+    assert round((round(number_of(clean), 2) + round(number_of(clutter), 2)) / 2 + 1e-9, 2) == macs.published
 
 
 def test_steps_multiply_the_cost_of_protonets(rows: Sequence[Row]) -> None:
     """FineTuner is 100 times, MAML 30 times ProtoNets, within 0.1 %."""
-    macs = {place(row): float(row.figures[2].ours) for row in rows}
+    macs = {place(row): number_of(row.figures[2]) for row in rows}
     for number in range(3):
         plain = macs["ProtoNets", number]
         assert macs["FineTuner", number] / plain == pytest.approx(100, rel=1e-3)

@@ -1,0 +1,186 @@
+"""Words and numbers of a table, the same in every form that people read."""
+
+from __future__ import annotations
+
+from lite_bench.harness.core import LATENESS
+from lite_bench.harness.cost_statistics import CostSummary
+from lite_bench.harness.units import UNKNOWN, scaled, seconds
+from lite_bench.leaderboard.intervals import Interval, Kind
+from lite_bench.leaderboard.provenance import SHORT
+from lite_bench.leaderboard.published import PublishedFigure, PublishedRow
+from lite_bench.leaderboard.rows import Cell, Row
+from lite_bench.leaderboard.tables import Table
+
+DASH = "–"
+TIED = "†"
+COSTS = ("Passes", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory")
+SETUP = ("Backbone", "Image", "Pre-training", "Gradient", "H", "Train tasks")
+KINDS = {
+    Kind.protocol: "the protocol's 95 % interval, 1.96 s / √n over {scores}",
+    Kind.student: "a 95 % interval by Student's t over {scores}",
+    Kind.bootstrap: "a 95 % interval by bootstrap over {scores}",
+}
+CLUSTERED = "In brackets the 95 % interval that resamples whole {clusters}, whose scores are not independent."
+RANKING = (
+    "Rank: mean over the sources of the rank in each; scores closer than the 95 % interval of their difference, taken "
+    "as independent, share theirs (Meta-Dataset's rule)."
+)
+MARKS = (
+    f"Bold: the best of a column. {TIED}: not told from the best by a paired t-test over the same tasks (p ≥ 0.05, "
+    "two-sided, each column by itself)."
+)
+WHOSE = {
+    "primary": "Published",
+    "authors_readme": "Published by the authors",
+    "leaderboard": "From a leaderboard",
+    "reproduction": "Reproduced by others",
+    "secondary_transcription": "Published",
+    "aggregator": "From an aggregator",
+}
+"""What a note says of a figure, by the kind of its source."""
+PUBLISHED = (
+    "Italics: what others published, with its sources and differences in the notes on its setup; it is neither ranked "
+    "nor compared."
+)
+RECOGNITION = "Frames to recognition: % of a video's frames before the first that is recognised; lower is better."
+COST_CAPTION = (
+    "Costs are of one task: passes over the support set (F forward, B backward), multiply-accumulates to adapt, true "
+    "and as published tables count, median time to adapt and to classify an image, parameters of the learner, numbers "
+    "that are adapted, and the largest peak of memory measured."
+)
+
+
+class Notes:
+    """The footnotes of one table, each text once."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self.texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """Give the mark that refers to ``text``; empty for an empty text."""
+        if not text:
+            return ""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f"[{self.texts.index(text) + 1}]"
+
+
+def percent(value: float) -> str:
+    """Write a fraction in % with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def with_interval(mean: float, interval: Interval | None) -> str:
+    """Write a mean and its interval in %: ``98.7 ± 0.3``, or ``98.7 (98.2 to 99.0)`` where it is not symmetric."""
+    if interval is None:
+        return percent(mean)
+    if interval.symmetric:
+        return f"{percent(mean)} ± {percent(interval.half_width)}"
+    return f"{percent(mean)} ({percent(interval.low)} to {percent(interval.high)})"
+
+
+def score_text(cell: Cell, kind: Kind) -> str:
+    """Write a cell's score in %, with its interval, and where scores are clustered also that of the clusters."""
+    if cell.estimate is None:
+        return DASH
+    text = with_interval(cell.estimate.mean, cell.interval)
+    if cell.estimate.clustered is None or kind is not Kind.protocol:
+        return text
+    low, high = cell.estimate.clustered
+    return f"{text} ({percent(low)} to {percent(high)})"
+
+
+def published_text(figure: PublishedFigure | None) -> str:
+    """Write a published score in %, as precisely as it was published; a dash if there is none."""
+    if figure is None:
+        return DASH
+    numbers = [100 * each for each in (figure.value, figure.half_width) if each is not None]
+    digits = next((digits for digits in (1, 2) if all(abs(n - round(n, digits)) < 1e-9 for n in numbers)), 2)
+    return " ± ".join(f"{number:.{digits}f}" for number in numbers)
+
+
+def rank_text(rank: float | None) -> str:
+    """Write an average rank."""
+    return DASH if rank is None else f"{rank:.2f}"
+
+
+def cost_texts(costs: CostSummary | None) -> list[str]:
+    """Write the columns `COSTS`; what is not known is a dash."""
+    if costs is None:
+        return [DASH] * len(COSTS)
+    figures = [costs.passes, scaled(costs.macs), scaled(costs.published_macs)]
+    figures += [seconds(None if each is None else each.median) for each in (costs.adapt_seconds, costs.query_seconds)]
+    figures += [scaled(costs.parameters), scaled(costs.adapted), scaled(costs.peak_bytes, "B")]
+    return [DASH if text in {"", UNKNOWN} else text for text in figures]
+
+
+def published_cost_texts(row: PublishedRow) -> list[str]:
+    """Write the columns `COSTS` of a published row."""
+    figures = [row.passes, "", scaled(row.macs), seconds(row.seconds), "", scaled(row.parameters), "", ""]
+    return [DASH if text in {"", UNKNOWN} else text for text in figures]
+
+
+def setup_texts(row: Row) -> list[str]:
+    """Write the columns `SETUP`; what is not known or does not apply is a dash."""
+    training = row.training
+    h = "" if training.h is None else str(training.h)
+    tasks = "" if training.tasks is None else f"{training.tasks:,}"
+    gradient = training.gradient or ("untrained" if row.manifest.checkpoint == "untrained" else "")
+    texts = [row.manifest.backbone, str(row.manifest.image_size), training.pretraining, gradient, h, tasks]
+    return [text or DASH for text in texts]
+
+
+def published_setup_texts(row: PublishedRow) -> list[str]:
+    """Write the columns `SETUP` of a published row."""
+    size = "" if row.image_size is None else str(row.image_size)
+    return [text or DASH for text in [row.backbone, size, row.pretraining, row.gradient, row.h, ""]]
+
+
+def published_notes(row: PublishedRow) -> list[str]:
+    """Say where a published row stands, what its intervals are, and how its protocol differs from the suite's."""
+    sources = dict.fromkeys(each.source for each in row.figures.values())
+    notes = [f"{WHOSE.get(each.kind, 'Published')}: {each.citation}, {each.locator}." for each in sources]
+    notes += [f"± as published: {row.interval}."] * bool(row.interval)
+    return [*notes, *row.differences]
+
+
+def title(table: Table) -> str:
+    """Head a table."""
+    marks = ["synthetic"] if table.synthetic else []
+    if table.preview is not None:
+        marks.append(f"preview of {table.preview} tasks per source")
+    return f"{table.suite} ({', '.join(marks)})" if marks else table.suite
+
+
+def caption(table: Table) -> list[str]:
+    """Say how to read a table, a sentence or two each: scores and their interval, ranks, marks and costs."""
+    scores = "(task, video) scores" if table.metrics else "tasks"
+    about = [f"Accuracy in % with {KINDS[table.interval].format(scores=scores)}."]
+    if table.clustered and table.interval is Kind.protocol:
+        about.append(CLUSTERED.format(clusters="users"))
+    about += [RANKING, MARKS]
+    if any(name.endswith(LATENESS) for name in table.metrics):
+        about.append(RECOGNITION)
+    if table.published:
+        about.append(PUBLISHED)
+    return [*about, COST_CAPTION] if table.with_costs else about
+
+
+def footer(table: Table) -> list[tuple[str, str]]:
+    """Say what a table rests on: name and text of each line at its end."""
+    found = table.provenance
+    digest = found.digest[:SHORT] or "not recorded"
+    failed = f", of which {found.failed} failed" if found.failed else ""
+    tasks = f"{found.n_tasks:,} per row in {len(found.tasks)} source{'s' * (len(found.tasks) != 1)}"
+    versions = ", ".join(f"{name} {' and '.join(each)}" for name, each in found.versions.items())
+    lines = [
+        ("Suite", f"{table.suite}, {table.split} split, task seed {table.seed}, data {table.data[:SHORT]}"),
+        ("Tasks", f"{tasks}, list {digest}; {found.records:,} records{failed}"),
+        ("Made with", versions or "not recorded"),
+    ]
+    if found.command:
+        lines.append(("Again", found.command))
+    if not found.installed:
+        lines.append(("Note", "the suite is not installed here; the table is computed from the records alone"))
+    return lines

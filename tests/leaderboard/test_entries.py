@@ -1,0 +1,110 @@
+"""Parts of one entry are joined from wherever they lie; what repeats or contradicts itself names both files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lite_bench.harness.errors import DataError
+from lite_bench.leaderboard.entries import Entry, gather
+from lite_bench.leaderboard.evaluations import find_results
+from tests.leaderboard.samples import make_manifest, write_run
+
+HALF = [0.5] * 4
+
+
+def entries(*paths: Path) -> list[list[Entry]]:
+    return gather(find_results(paths))
+
+
+def test_sources_of_two_machines_become_one_entry(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "here/run", make_manifest(missing={"Old Italic": "no data"}), {"Latin": HALF})
+    other = write_run(tmp_path / "there/run", make_manifest(missing={"Latin": "no data"}), {"Old Italic": HALF})
+    ((entry,),) = entries(one, other)
+    assert {source: len(records) for source, records in entry.records.items()} == {"Latin": 4, "Old Italic": 4}
+    assert entry.manifest.missing == {}
+    assert entry.runs == (one, other)
+
+
+def test_tasks_of_one_source_may_be_divided(tmp_path: Path) -> None:
+    manifest = make_manifest(sources={"Latin": 4}, groups={})
+    one = write_run(tmp_path / "a", manifest, {"Latin": HALF})
+    path = next(one.rglob("*.jsonl"))
+    lines = path.read_text().splitlines(keepends=True)
+    other = write_run(tmp_path / "b", manifest, {})
+    path.write_text("".join(lines[:1]))
+    (next(other.rglob("suite.json")).parent / path.name).write_text("".join(lines[1:]))
+    ((entry,),) = entries(one, other)
+    assert [record.task[-1] for record in entry.records["Latin"]] == ["0", "1", "2", "3"]
+
+
+def test_modes_evaluated_apart_become_one_row(tmp_path: Path) -> None:
+    clean = write_run(tmp_path / "a", make_manifest(sources={"clean": 4}, groups={}), {"clean": HALF})
+    clutter = write_run(tmp_path / "b", make_manifest(sources={"clutter": 4}, groups={}), {"clutter": HALF})
+    ((entry,),) = entries(clean, clutter)
+    assert list(entry.manifest.sources) == ["clean", "clutter"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"), [(0.5, r"\); name just one"), (0.75, r"\), and they disagree; name just one")]
+)
+def test_a_task_in_two_files_names_both(tmp_path: Path, accuracy: float, words: str) -> None:
+    for name, value in (("a", 0.5), ("b", accuracy), ("c", 0.5)):
+        values = [value] * 4
+        write_run(tmp_path / name, make_manifest(), {"Latin" if name != "c" else "Old Italic": values})
+    with pytest.raises(DataError, match=rf"/a/.*Latin\.jsonl and .*/b/.*Latin\.jsonl hold the same task.*{words}"):
+        entries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learner": "other"},
+        {"backbone": "resnet18"},
+        {"image_size": 224},
+        {"checkpoint": "abc"},
+        {"precision": "bf16"},
+        {"label": "mine"},
+    ],
+)
+def test_what_differs_is_another_entry(tmp_path: Path, change: dict[str, Any]) -> None:
+    one = write_run(tmp_path / "a", make_manifest(), {"Latin": HALF})
+    other = write_run(tmp_path / "b", make_manifest(**change), {"Latin": HALF})
+    assert [len(table) for table in entries(one, other)] == [2]
+
+
+@pytest.mark.parametrize("line", ["[params]\nsteps = 5", "seed = 3", 'weights = "w.pt"', 'pixel_range = "signed"'])
+def test_settings_that_change_the_outcome_make_another_entry(tmp_path: Path, line: str) -> None:
+    one = write_run(tmp_path / "a", make_manifest(), {"Latin": HALF})
+    other = write_run(tmp_path / "b", make_manifest(), {"Latin": HALF})
+    (other / "config.toml").write_text(line)
+    assert [len(table) for table in entries(one, other)] == [2]
+
+
+def test_manifests_that_disagree_about_a_list_of_tasks_name_both_runs(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", make_manifest(digests={"Latin": "1" * 64}), {})
+    write_run(tmp_path / "b", make_manifest(learner="other", digests={"Latin": "2" * 64}), {})
+    with pytest.raises(DataError, match=r"/a and .*/b disagree about the tasks of Latin in letters@1 \(digests: 1"):
+        entries(tmp_path)
+    write_run(tmp_path / "c", make_manifest(learner="third", sources={"Latin": 9}, groups={}), {})
+    with pytest.raises(DataError, match=r"sources: 4 and 9"):
+        entries(tmp_path / "b", tmp_path / "c")
+
+
+def test_a_file_that_was_cut_short_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path, make_manifest(), {"Latin": HALF})
+    path = next(run.rglob("Latin.jsonl"))
+    path.write_text(path.read_text()[:-20])
+    ((entry,),) = entries(run)
+    assert entry.unfinished == (path,)
+    assert len(entry.records["Latin"]) == 3
+
+
+def test_data_of_a_source_is_compared_where_sources_have_their_own(tmp_path: Path) -> None:
+    data = {"one": {"Latin": "x"}, "two": {"Latin": "x", "Old Italic": "y"}, "three": {"Latin": "z"}}
+    for name, own in data.items():
+        manifest = make_manifest(learner=name, source_data=own)
+        write_run(tmp_path / name, manifest, {})
+    assert sorted(len(table) for table in entries(tmp_path)) == [1, 2]
