@@ -63,7 +63,8 @@ class Task:
         name, _, seed = text.partition("?seed=")
         parts = name.rsplit("/", 2)
         suite, _, source = parts[0].partition("/")
-        if len(parts) != 3 or not source or parts[1] not in get_args(Split) or not parts[2].isdecimal():
+        numbers = parts[-1], (seed or "0").removeprefix("-")
+        if len(parts) != 3 or not source or parts[1] not in get_args(Split) or not all(map(str.isdecimal, numbers)):
             raise UsageError(f"{text!r} does not name a task; write it as suite@version/source/split/index")
         split: Any = parts[1]
         return cls(suite, source, split, int(parts[2]), int(seed or 0))

@@ -53,6 +53,12 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
+def installed_versions() -> dict[str, str]:
+    """Give the versions of `DISTRIBUTIONS`, of those that are installed."""
+    found = {name: installed_version(name) for name in DISTRIBUTIONS}
+    return {name: version for name, version in found.items() if version is not None}
+
+
 def command_line() -> str:
     """Give the command that was typed, with the home folder written as ``~``."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -16,17 +16,19 @@ from torch import nn
 from lite_bench.harness.answers import Setting, SharedFeatures, score_task, warm_up
 from lite_bench.harness.assembly import precision_context
 from lite_bench.harness.core import Cost, Episode, Estimator, Learner, Record, SourceData, Split, Suite, Task
+from lite_bench.harness.environment import command_line, installed_versions
 from lite_bench.harness.errors import DataError, RunError
 from lite_bench.harness.files import locked, write_errors
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.measurement.costs import CostMeter
 from lite_bench.harness.measurement.peak import with_device_peak
-from lite_bench.harness.memory import BatchSizes, fixed_advice, is_out_of_memory, release_memory
+from lite_bench.harness.memory import BatchSizes, fixed_advice, is_out_of_memory, release_memory, without_frames
 from lite_bench.harness.records import (
     MANIFEST,
     Manifest,
     append_predictions,
     append_record,
+    joined_versions,
     predictions_path,
     read_manifest,
     read_predictions,
@@ -104,7 +106,7 @@ class Evaluation:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                problem = error.with_traceback(None)  # the traceback would keep the abandoned tensors alive
+                problem = without_frames(error)
             else:
                 return replace(score, peak_bytes=peak), sizes
             release_memory()
@@ -138,6 +140,8 @@ class Evaluation:
             source_data={name: found.fingerprint for name, found in source_data(suite).items() if not found.missing},
             missing={name: found.missing for name, found in source_data(suite).items() if found.missing},
             digests={source: digest_of(listed) for source, listed in tasks.items()},
+            versions={name: [found] for name, found in installed_versions().items()},
+            commands=[command_line()],
             metrics=list(getattr(suite, "metrics", ())),
             limit=self.settings.limit,
         )
@@ -280,7 +284,7 @@ def _evaluate_missing_tasks(
             notify(source, number, len(asked), record)
 
 
-MAY_CHANGE = ("limit", "label", "groups", "missing", "source_data", "digests", "sources")
+MAY_CHANGE = ("limit", "label", "groups", "missing", "source_data", "digests", "sources", "versions", "commands")
 """What of a manifest another evaluation of the same run may extend."""
 
 
@@ -314,6 +318,8 @@ def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
             sources={**earlier.sources, **manifest.sources},
             source_data={**earlier.source_data, **manifest.source_data},
             digests={**earlier.digests, **manifest.digests},
+            versions=joined_versions([earlier.versions, manifest.versions]),
+            commands=list(dict.fromkeys(earlier.commands + manifest.commands)),
         )
         limits = (earlier.limit, manifest.limit)
         manifest = replace(manifest, limit=None if None in limits else max(limit for limit in limits if limit))

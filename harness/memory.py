@@ -39,10 +39,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
+def without_frames(error: BaseException) -> BaseException:
+    """Take the tracebacks off ``error`` and off all errors behind it, whose frames keep abandoned tensors alive."""
+    chain, known = [error], {id(error)}
+    for each in chain:
+        each.__traceback__ = None
+        behind = [e for e in (each.__cause__, each.__context__) if e is not None and id(e) not in known]
+        known |= {id(e) for e in behind}
+        chain += behind
+    return error
+
+
 def release_memory() -> None:
     """Free what an abandoned piece of work left behind; call it outside the ``except`` block that still holds it."""
     import torch
 
+    # A backward pass on the CPU that fails leaves the nodes it had not come to in this thread's queue, and with them
+    # what they saved. Only the next pass throws them out, so this is one through nothing.
+    with torch.enable_grad():
+        torch.zeros((), device="cpu", requires_grad=True).backward()  # type: ignore[no-untyped-call]  # torch
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter, ValidationError
 
-from lite_bench.harness.core import Record, Split, Task
+from lite_bench.harness.core import Cost, Record, Split, Task
 from lite_bench.harness.errors import DataError, UsageError
 from lite_bench.harness.files import append_line, write_atomically, write_errors
 
@@ -28,6 +28,10 @@ SCHEMA = 1
 """Version of the layout of manifests and records; raised when an older program would misread them."""
 SHARED = ("suite", "source", "learner", "backbone", "checkpoint", "data", "version")
 """Texts that most records of a file have in common, and so may share one copy of."""
+COUNTS = ("way", "n_support", "n_query")
+COST_COUNTS = ("macs", "macs_per_query", "published_macs", "parameters", "trainable", "adapted", "peak_bytes")
+MOST = 2**63
+"""No count of anything reaches this; floats hold what is below, and sums of it."""
 IDENTITY = ("suite", "learner", "backbone", "image_size", "checkpoint")
 """What every record has in common with its manifest, beside its data; others belong to another evaluation."""
 
@@ -55,6 +59,8 @@ class Manifest:
         metrics: what is reported of grouped queries, of `GROUP_METRICS`; the first is the accuracy of a source.
         limit: tasks per source if fewer than the protocol's were asked for, else None; then the results are
             partial and never more than a preview.
+        versions: of the packages that made the records, several where it went on with others, by package.
+        commands: that were typed to make them.
         schema: version of the layout of this file and of the records beside it.
     """
 
@@ -75,6 +81,8 @@ class Manifest:
     metrics: list[str] = field(default_factory=list)
     label: str = ""
     limit: int | None = None
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
     schema: int = SCHEMA
 
     def data_of(self, source: str) -> str:
@@ -133,6 +141,15 @@ def predictions_path(run: Path, suite: str, source: str) -> Path:
     return results_folder(run, suite) / "predictions" / f"{file_name(source)}.jsonl"
 
 
+def joined_versions(parts: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Join the versions of packages that parts of an evaluation were made with, each once, in their order."""
+    joined: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for package, versions in part.items():
+            joined.setdefault(package, {}).update(dict.fromkeys(versions))
+    return {package: list(versions) for package, versions in joined.items()}
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest`` to ``folder`` (see `results_folder`), atomically.
 
@@ -146,7 +163,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of ``folder``.
 
     Raises:
-        DataError: it is missing or malformed, of an unknown schema, or a group names a source that is not there.
+        DataError: it is missing or malformed, of an unknown schema, asks for no tasks, or a group names a source that
+            is not there.
     """
     path = folder / MANIFEST
     try:
@@ -161,6 +179,8 @@ def read_manifest(folder: Path) -> Manifest:
     strangers = ", ".join(sorted(members - manifest.sources.keys()))
     if strangers:
         raise DataError(f"{path} is damaged: its groups name unknown sources: {strangers}.")
+    if min([*manifest.sources.values(), 1 if manifest.limit is None else manifest.limit]) < 1:
+        raise DataError(f"{path} is damaged: it asks for less than one task; delete it and repeat `lite-bench eval`.")
     return manifest
 
 
@@ -296,8 +316,13 @@ def read_evaluation(folder: Path, only: Sequence[Path] | None = None) -> Results
     """
     manifest = read_manifest(folder)
     for path in folder.glob("*.jsonl"):
-        if unquote(path.stem) not in manifest.sources:
+        source, name = unquote(path.stem), f"{file_name(unquote(path.stem))}.jsonl"
+        if source not in manifest.sources:
             raise DataError(f"{path} holds records of a source that {MANIFEST} beside it does not list; remove one.")
+        if path.name != name:
+            raise DataError(
+                f"{path} is not named as records of {source} are, and would be passed over; call it {name}."
+            )
     records, files, unfinished = {}, [], []
     names = None if only is None else {path.name for path in only}
     for source in manifest.sources:
@@ -322,16 +347,11 @@ def _read_source(path: Path, manifest: Manifest, source: str) -> tuple[tuple[Rec
                 f"{path}, line {number}: task {record.task} has accuracy {record.accuracy}, but "
                 f"{earlier.accuracy} on an earlier line; delete the file and evaluate this source again."
             )
-    if len(unique) > manifest.sources[source]:
-        raise DataError(
-            f"{path} holds {len(unique)} tasks, but the protocol has {manifest.sources[source]}; delete the "
-            "file and evaluate this source again."
-        )
     return tuple(unique.values()), unfinished
 
 
 def _check_identity(path: Path, number: int, manifest: Manifest, source: str, record: Record) -> None:
-    """Refuse a record of another evaluation than the manifest's."""
+    """Refuse a record of another evaluation than the manifest's, or of a task that its list does not have."""
     try:
         task = Task.parse(record.task)
     except UsageError as error:
@@ -346,6 +366,13 @@ def _check_identity(path: Path, number: int, manifest: Manifest, source: str, re
                 f"{path}, line {number}: {name} is {found!r}, but this evaluation has {wanted!r}; records of "
                 "different evaluations do not mix. Delete the file and evaluate this source again."
             )
+    if task.index >= manifest.sources[source] or str(task) != record.task:
+        raise DataError(
+            f"{path}, line {number}: {record.task} is not one of the protocol's {manifest.sources[source]} tasks; "
+            "delete the file and evaluate this source again."
+        )
+    if manifest.metrics and not record.groups and not record.failed:
+        raise DataError(_damaged(path, number, "its queries have no groups, whose scores are reported"))
 
 
 def _parse_record(path: Path, number: int, line: bytes, copies: dict[object, object]) -> Record:
@@ -353,17 +380,14 @@ def _parse_record(path: Path, number: int, line: bytes, copies: dict[object, obj
     try:
         record: Record = _adapter(Record).validate_json(line, strict=True)
     except ValidationError as error:
+        _check_schema(_schema_of(line), f"{path}, line {number}")
         raise DataError(_damaged(path, number, _reason(error))) from error
     _check_schema(record.schema, f"{path}, line {number}")
-    if record.accuracy is None:
-        if not record.failed:
-            raise DataError(_damaged(path, number, "there is no accuracy, and no reason why"))
-    elif not 0.0 <= record.accuracy <= 1.0:
-        raise DataError(_damaged(path, number, f"accuracy {record.accuracy} is not between 0 and 1"))
-    for name in ("adapt_seconds", "classify_seconds"):
-        seconds = getattr(record, name)
-        if not 0.0 <= seconds < math.inf:
-            raise DataError(_damaged(path, number, f"{name} {seconds} is not a number of seconds"))
+    wrong = _wrong_score(record) or _wrong_number(record)
+    if record.cost is not None and record.cost not in copies:
+        wrong = wrong or _wrong_cost(record.cost)
+    if wrong:
+        raise DataError(_damaged(path, number, wrong))
     for name in SHARED:
         value = getattr(record, name)
         # a million records fit in memory because they share what they have in common; frozen to all others
@@ -371,6 +395,39 @@ def _parse_record(path: Path, number: int, line: bytes, copies: dict[object, obj
     if record.cost is not None:
         object.__setattr__(record, "cost", copies.setdefault(record.cost, record.cost))
     return record
+
+
+def _wrong_score(record: Record) -> str:
+    """Say which of a record's scores cannot be; empty if all can."""
+    if record.accuracy is None:
+        if not record.failed:
+            return "there is no accuracy, and no reason why"
+    elif not 0.0 <= record.accuracy <= 1.0:
+        return f"accuracy {record.accuracy} is not between 0 and 1"
+    for group in record.groups:
+        for score in (group.frame_accuracy, group.video_accuracy, group.frames_to_recognition):
+            if not 0.0 <= score <= 1.0:
+                return f"{score} of group {group.name} is not between 0 and 1"
+    alike = len({group.name for group in record.groups}) < len(record.groups)
+    return "two of its groups have one name" if alike else ""
+
+
+def _wrong_number(record: Record) -> str:
+    """Say which of a record's times and counts cannot be; empty if all can."""
+    for name in ("adapt_seconds", "classify_seconds"):
+        if not 0.0 <= getattr(record, name) < math.inf:
+            return f"{name} {getattr(record, name)} is not a number of seconds"
+    for name in COUNTS:
+        if not 0 <= getattr(record, name) < MOST:
+            return f"{name} {getattr(record, name)} is not a count"
+    return "" if record.n_query or record.failed else "it has an accuracy of no queries"
+
+
+def _wrong_cost(cost: Cost) -> str:
+    """Say which count of a cost cannot be; empty if all can."""
+    counts = {name: getattr(cost, name) for name in COST_COUNTS}
+    wrong = (f"cost.{name} {n} is not a count" for name, n in counts.items() if n is not None and not 0 <= n < MOST)
+    return next(wrong, "")
 
 
 def _damaged(path: Path, number: int, reason: str) -> str:

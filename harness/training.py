@@ -29,7 +29,14 @@ from lite_bench.harness.files import append_line, write_atomically
 from lite_bench.harness.interruption import interruptible
 from lite_bench.harness.loading import EpisodeStream
 from lite_bench.harness.measurement.parts import untouched_parts
-from lite_bench.harness.memory import BatchSizes, fixed_advice, is_out_of_memory, memory_advice, release_memory
+from lite_bench.harness.memory import (
+    BatchSizes,
+    fixed_advice,
+    is_out_of_memory,
+    memory_advice,
+    release_memory,
+    without_frames,
+)
 from lite_bench.harness.runs import RESUMED_BY, RunFolder, Status, now_text
 from lite_bench.harness.settings import DEFAULT_LR, Settings
 from lite_bench.harness.statistics import estimate
@@ -210,8 +217,9 @@ class Training:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                problem = error.with_traceback(None)  # the traceback would keep the abandoned tensors alive
+                problem = without_frames(error)
             put_back(self.module, buffers)
+            self.optimizer.zero_grad(set_to_none=True)  # gradients of half a step also hold memory, when it is released
             self._lower_batch_sizes(problem)
         lr = self._lr()
         self._check_finite(outcomes, lr)

@@ -104,7 +104,9 @@ def leaderboard(
     tell_unfinished(results)
     options = [*(["--suite", suite] if suite else []), *(["--published"] if published else [])]
     options += ["--interval", interval] if interval is not Kind.protocol else []
-    command = make_command(paths or [RUNS], [*options, "--format", form])
+    options += ["--compare", *compare] if compare else []
+    options += ["--format", form, *(["--output", output.as_posix()] if output else [])]
+    command = make_command(paths or [RUNS], options)
     tables = make_tables(results, interval=interval, published=published, command=command)
     if plots is not None:
         draw(tables, plots)
@@ -177,6 +179,7 @@ def _write_pairs(pairs: Sequence[Pair], form: Format, output: Path | None) -> No
 
 
 def _write(text: str, output: Path | None) -> None:
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # a path need not be UTF-8, and may be in it
     if output is None:
         typer.echo(text, nl=False)
         return

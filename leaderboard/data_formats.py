@@ -95,8 +95,9 @@ def _row_values(row: Row) -> dict[str, Any]:
         "failed": row.failed,
         "mean_support": row.support,
         "costs": None if row.costs is None else asdict(row.costs),
-        "versions": dict(training.versions),
+        "versions": row.versions,
         "command": training.command or None,
+        "eval_commands": list(manifest.commands),
     }
 
 
@@ -155,13 +156,14 @@ def _score_lines(table: Table) -> Iterator[dict[str, Any]]:
     for row in table.rows:
         values = _row_values(row) | {"notes": " ".join(row.notes), "runs": " ".join(row.runs)}
         values["options"] = " ".join(f"{name}={value}" for name, value in row.training.options.items())
-        values["versions"] = " ".join(f"{name}={value}" for name, value in row.training.versions.items())
+        values["versions"] = " ".join(f"{name}={'|'.join(each)}" for name, each in row.versions.items())
+        values["eval_commands"] = "; ".join(row.manifest.commands)
         del values["costs"]
         values |= _flat_costs(row.costs)
         for score in _score_values(row):
             versus = score.pop("versus_best") or {}
             score |= {f"versus_best_{name}": versus.get(name) for name in ("difference", "low", "high", "p", "test")}
-            yield {**head, "task_digest": digest, **values, **score}
+            yield {**head, "task_digest": digest, "again": table.provenance.command, **values, **score}
     for published in table.published:
         yield from _published_lines(head, published)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from lite_bench.harness.core import Record
 from lite_bench.harness.errors import DataError
-from lite_bench.harness.records import Manifest, Results, file_name
+from lite_bench.harness.records import Manifest, Results, file_name, joined_versions
 from lite_bench.leaderboard.training import Training, read_training
 
+OTHER_KIND = "Here real and stand-in data were mixed; this source is of the other kind and stands in the other table."
+"""Why a source's data is missing in one of the two parts of an evaluation on stand-ins and real data."""
 SAME = ("sources", "digests")
 """What manifests of one list of tasks must agree on, for every source that they share."""
 
@@ -39,6 +41,12 @@ class Entry:
     synthetic: bool
 
     @property
+    def versions(self) -> dict[str, list[str]]:
+        """Versions of the packages that made the records; those of the run where the records do not say."""
+        own = {package: [version] for package, version in self.training.versions.items()}
+        return self.manifest.versions or own
+
+    @property
     def identity(self) -> tuple[Any, ...]:
         """What two parts of one entry have in common."""
         manifest, training = self.manifest, self.training
@@ -60,14 +68,29 @@ def preview(manifest: Manifest) -> int | None:
     return manifest.limit if cut else None
 
 
+def in_order(lists: Iterable[Sequence[str]]) -> list[str]:
+    """Merge lists of names, each name once: the longest gives the order, whichever comes first."""
+    return list(dict.fromkeys(name for names in sorted(map(list, lists), key=_longest_first) for name in names))
+
+
+def _longest_first(names: list[str]) -> tuple[int, list[str]]:
+    return -len(names), names
+
+
+def all_members(manifests: Sequence[Manifest]) -> dict[str, tuple[str, ...]]:
+    """Give every group the sources that it averages over in any of ``manifests``."""
+    names = in_order([list(manifest.groups) for manifest in manifests])
+    return {name: tuple(in_order([each.groups.get(name, []) for each in manifests])) for name in names}
+
+
 def gather(results: Iterable[Results]) -> list[list[Entry]]:
     """Join the parts of each entry, and put entries together that may be compared: one list per table, in order.
 
     Entries are compared on the same suite version, split, list of tasks and data, and stand-ins never with real data.
 
     Raises:
-        DataError: two files hold the same task of one entry, two manifests disagree about the list of tasks, or a file
-            of a run is damaged.
+        DataError: two files hold the same task of one entry, or one is a copy of the other, two manifests disagree
+            about the list of tasks, or a file of a run is damaged.
     """
     parts = [part for each in results for part in _parts(each)]
     by_tasks: dict[tuple[Any, ...], list[Entry]] = {}
@@ -78,7 +101,10 @@ def gather(results: Iterable[Results]) -> list[list[Entry]]:
 
 
 def _parts(results: Results) -> list[Entry]:
-    """Make an entry of one evaluation, or two if some of its sources are stand-ins and others are real."""
+    """Make an entry of one evaluation, or two if some of its sources are stand-ins and others are real.
+
+    Of two, each is without the data of the other's sources.
+    """
     training = read_training(results.run, results.manifest.checkpoint)
     kinds = {any(record.synthetic for record in records) for records in results.records.values() if records}
     by_name = {path.name: path for path in results.files}
@@ -92,8 +118,19 @@ def _parts(results: Results) -> list[Entry]:
             source: (_file_of(source, by_name),) for source, found in records.items() if found
         }
         unfinished = tuple(path for path in results.unfinished if any(path in own for own in files.values()))
-        parts.append(Entry((results.run,), results.manifest, records, files, training, unfinished, kind))
+        others = [source for source, found in results.records.items() if found and not records[source]]
+        manifest = _without_data(results.manifest, others)
+        parts.append(Entry((results.run,), manifest, records, files, training, unfinished, kind))
     return parts
+
+
+def _without_data(manifest: Manifest, sources: Sequence[str]) -> Manifest:
+    """Make the manifest of an evaluation in which the data of ``sources`` was missing."""
+    return replace(
+        manifest,
+        source_data={name: data for name, data in manifest.source_data.items() if name not in sources},
+        missing=manifest.missing | dict.fromkeys(sources, OTHER_KIND),
+    )
 
 
 def _file_of(source: str, by_name: Mapping[str, Path]) -> Path:
@@ -104,7 +141,7 @@ def _on_the_same_data(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Divide entries so that those together used the same data for every source that they share."""
     groups: list[tuple[dict[str, str], list[Entry]]] = []
     for entry in entries:
-        own = entry.manifest.source_data
+        own = _data(entry)
         for seen, members in groups:
             if all(seen.get(source, data) == data for source, data in own.items()):
                 seen.update(own)
@@ -115,29 +152,60 @@ def _on_the_same_data(entries: Sequence[Entry]) -> list[list[Entry]]:
     return [members for _, members in groups]
 
 
+def _data(entry: Entry) -> dict[str, str]:
+    """Give the fingerprints of the data that an entry's sources have of their own, and of all that was used."""
+    used = {source: entry.manifest.data for source, records in entry.records.items() if records}
+    return (used if entry.manifest.source_data else {}) | entry.manifest.source_data
+
+
 def _join(parts: Sequence[Entry]) -> list[Entry]:
     """Join the parts of each entry of one table."""
     _agree(parts)
     by_identity: dict[tuple[Any, ...], list[Entry]] = {}
     for part in parts:
         by_identity.setdefault(part.identity, []).append(part)
-    return [same[0] if len(same) == 1 else _whole(same) for same in by_identity.values()]
+    joined = [same[0] if len(same) == 1 else _whole(same) for same in by_identity.values()]
+    _refuse_copies(joined)
+    return joined
+
+
+def _refuse_copies(entries: Sequence[Entry]) -> None:
+    """Refuse results that are those of another entry to the last digit of their times, as of a copied folder.
+
+    Raises:
+        DataError: two files begin with the same record.
+    """
+    seen: dict[Record, Path] = {}
+    for entry in entries:
+        for source, records in entry.records.items():
+            if records and not records[0].failed:
+                file = entry.files[source][0]
+                holder = seen.setdefault(records[0], file)
+                if holder != file:
+                    raise DataError(
+                        f"{holder} and {file} hold the same records to the last digit of their times, with different "
+                        "settings beside them, so that one is a copy; name just one of the two."
+                    )
 
 
 def _whole(parts: Sequence[Entry]) -> Entry:
     """Join the parts of one entry."""
     manifests = [part.manifest for part in parts]
-    sources = {name: n for manifest in manifests for name, n in manifest.sources.items()}
+    numbers = {name: n for manifest in manifests for name, n in manifest.sources.items()}
+    sources = {name: numbers[name] for name in in_order([list(manifest.sources) for manifest in manifests])}
     records = {source: _all_records(source, parts) for source in sources}
     missing = {name: why for manifest in manifests for name, why in manifest.missing.items() if not records[name]}
     manifest = replace(
         manifests[0],
         sources=sources,
-        groups={name: members for each in manifests for name, members in each.groups.items()},
+        groups={name: list(members) for name, members in all_members(manifests).items()},
         source_data={name: data for each in manifests for name, data in each.source_data.items()},
         digests={name: digest for each in manifests for name, digest in each.digests.items()},
         missing=missing,
         metrics=next((each.metrics for each in manifests if each.metrics), []),
+        limit=preview(manifests[0]),  # all have the same; a limit that cuts none of one's sources may cut another's
+        versions=joined_versions(part.versions for part in parts),
+        commands=list(dict.fromkeys(command for each in manifests for command in each.commands)),
     )
     return replace(
         parts[0],

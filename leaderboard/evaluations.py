@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lite_bench.harness.errors import RunError, UnknownNameError
@@ -16,10 +17,10 @@ def find_results(paths: Iterable[Path]) -> list[Results]:
     """Read the results at or below ``paths``: run folders, folders that hold some, or files of records.
 
     A file of records is read with the manifest beside it, which says what it is part of; its other sources are then as
-    if not evaluated.
+    if not evaluated. Results are in the order of their paths, whichever is named first.
 
     Raises:
-        RunError: a path does not exist or holds no results.
+        RunError: a path does not exist, holds no results or cannot be read.
         DataError: a file of results is damaged.
     """
     folders: dict[Path, Path] = {}
@@ -30,9 +31,9 @@ def find_results(paths: Iterable[Path]) -> list[Results]:
         else:
             for run in _find_runs(path):
                 folders.setdefault(run.resolve(), run)
-    results = [found for run in folders.values() for found in read_results(run)]
+    results = [found for _, run in sorted(folders.items()) for found in read_results(run)]
     known = {path.resolve() for found in results for path in found.files}
-    results += [read_evaluation(path.parent, [path]) for full, path in files.items() if full not in known]
+    results += [read_evaluation(path.parent, [path]) for full, path in sorted(files.items()) if full not in known]
     return results
 
 
@@ -50,12 +51,34 @@ def select_suite(results: Sequence[Results], suite: str | None) -> list[Results]
 
 
 def _find_runs(path: Path) -> list[Path]:
-    """List the run folders at or below ``path``, in order."""
+    """List the run folders at or below ``path``, in order; links are followed."""
     if not path.exists():
         raise RunError(f"There is no folder {path}. {REMEDY}")
     if path.is_file():
         raise RunError(f"{path} is not a file of records (*{RECORDS}). {REMEDY}")
-    runs = sorted({manifest.parents[2] for manifest in path.rglob(f"{RESULTS}/*/{MANIFEST}")})
+    runs = sorted(set(_walk(path)))
     if not runs:
         raise RunError(f"{path} holds no results ({RESULTS}/<suite>/{MANIFEST} at any depth). {REMEDY}")
     return runs
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield the run folder of every manifest below ``path``.
+
+    Raises:
+        RunError: a folder cannot be read, so that what it holds would be missing unsaid.
+    """
+    seen: set[str] = set()  # links may lead back
+    for name, folders, files in os.walk(path, onerror=_refuse, followlinks=True):
+        folder, full = Path(name), os.path.realpath(name)
+        if full in seen:
+            folders.clear()
+            continue
+        seen.add(full)
+        folders.sort()
+        if MANIFEST in files and folder.parent.name == RESULTS and len(folder.relative_to(path).parts) > 1:
+            yield folder.parents[1]
+
+
+def _refuse(error: OSError) -> None:
+    raise RunError(f"Could not read {error.filename}: {error.strerror}; check its permissions.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lite_bench.leaderboard.labels import visible
@@ -12,6 +13,7 @@ from lite_bench.leaderboard.published import PublishedRow
 from lite_bench.leaderboard.rows import Cell, Row
 from lite_bench.leaderboard.tables import Table
 from lite_bench.leaderboard.text import (
+    COMMAND,
     COSTS,
     DASH,
     SETUP,
@@ -30,6 +32,7 @@ from lite_bench.leaderboard.text import (
     title,
 )
 
+APOSTROPHE, STRAIGHT = "'", "\\textquotesingle{}"
 NEEDS = "% Needs \\usepackage{booktabs,xcolor,textcomp} and, with pdflatex, \\usepackage[T1]{fontenc}."
 SPECIAL = {
     "\\": "\\textbackslash{}",
@@ -45,6 +48,9 @@ SPECIAL = {
     "<": "\\textless{}",
     ">": "\\textgreater{}",
     '"': "\\textquotedbl{}",
+    "`": "\\textasciigrave{}",
+    "[": "{[}",  # else a line that begins with it is taken for the argument of the line break before
+    "*": "{*}",
     "±": "$\\pm$",
     "–": "--",
     "µ": "\\textmu{}",
@@ -68,14 +74,17 @@ def latex_pairs(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         grid = _tabular(PAIR_HEAD, [[escape(text) for text in line] for line in pair_rows(pair)], [], left=0)
         heading = f"\\caption{{\\textbf{{{escape(pair_title(pair))}.}} {escape(pair_caption(pair))}}}"
-        parts.append("\n".join(["\\begin{table}", "\\centering\\footnotesize", heading, grid, "\\end{table}"]))
+        below = " \\\\\n".join(_footer_line(name, text) for name, text in footer(pair.table))
+        lines = [heading, grid, "\n\\medskip\\raggedright\\scriptsize", below]
+        parts.append("\n".join(["\\begin{table}", "\\centering\\footnotesize", *lines, "\\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:
     """Spell a text so that LaTeX prints it as it is."""
     plain = " ".join(visible(text).split())
-    return "".join(SPECIAL.get(letter, letter) for letter in plain)
+    spelled = "".join(SPECIAL.get(letter, letter) for letter in re.sub("-(?=-)", "-\0", plain))
+    return spelled.replace("\0", "{}")  # else two hyphens in a row, as of an option, are printed as one dash
 
 
 def _table(table: Table) -> str:
@@ -84,8 +93,8 @@ def _table(table: Table) -> str:
     grids = [_scores(table, block, notes) for block in blocks(table)]
     grids.append(_setup(table, notes))
     grids += [_costs(table, notes)] if table.with_costs else []
-    below = [f"[{number}] {text}" for number, text in enumerate(notes.texts, start=1)]
-    below += [f"{name}: {text}" for name, text in footer(table)]
+    below = [escape(f"[{number}] {text}") for number, text in enumerate(notes.texts, start=1)]
+    below += [_footer_line(name, text) for name, text in footer(table)]
     return "\n".join(
         [
             "\\begin{table*}",
@@ -93,14 +102,20 @@ def _table(table: Table) -> str:
             f"\\caption{{\\textbf{{{escape(title(table))}.}} {escape(' '.join(caption(table)))}}}",
             "\n\n\\medskip\n".join(grids),
             "\n\\medskip\\raggedright\\scriptsize",
-            " \\\\\n".join(map(escape, below)),
+            " \\\\\n".join(below),
             "\\end{table*}",
         ]
     )
 
 
+def _footer_line(name: str, text: str) -> str:
+    """Render a line of the footer; quotes of a command stay straight, so that it can be copied."""
+    plain = escape(text)
+    return f"{name}: {plain.replace(APOSTROPHE, STRAIGHT) if name == COMMAND else plain}"
+
+
 def _scores(table: Table, block: Block, notes: Notes) -> str:
-    lines = [[rank_text(row.rank), _label(row, notes), *_cells(row, block, table, notes)] for row in table.rows]
+    lines = [[escape(rank_text(row.rank)), _label(row, notes), *_cells(row, block, table, notes)] for row in table.rows]
     others = []
     for published in table.published:
         figures = [published.figures.get(column) for column in block.columns]
@@ -147,11 +162,11 @@ def _score(cell: Cell, table: Table, notes: Notes) -> str:
 
 
 def _label(row: Row, notes: Notes) -> str:
-    return " ".join(filter(None, [escape(row.label), "".join(notes.mark(text) for text in row.notes)]))
+    return " ".join(filter(None, [escape(row.label), escape("".join(notes.mark(text) for text in row.notes))]))
 
 
 def _published_label(row: PublishedRow, notes: Notes) -> str:
-    marks = "".join(notes.mark(text) for text in published_notes(row))
+    marks = escape("".join(notes.mark(text) for text in published_notes(row)))
     return f"{_gray(row.name)} {marks}".rstrip()
 
 

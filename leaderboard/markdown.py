@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from lite_bench.leaderboard.labels import visible
@@ -12,6 +13,7 @@ from lite_bench.leaderboard.published import PublishedRow
 from lite_bench.leaderboard.rows import Cell, Row
 from lite_bench.leaderboard.tables import Table
 from lite_bench.leaderboard.text import (
+    COMMAND,
     COSTS,
     DASH,
     SETUP,
@@ -32,6 +34,9 @@ from lite_bench.leaderboard.text import (
 
 LEFT = ("Learner", "Backbone", "Pre-training", "Gradient", "Column", "Test")
 HEAD = ("Rank", "Learner")
+SPECIAL = {letter: f"\\{letter}" for letter in "\\|*_`[]~$"} | {"<": "&lt;", ">": "&gt;"}
+"""Letters that would be markup, ``~`` and ``$`` where it knows deleted text and formulas, and how they are spelled."""
+ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -45,6 +50,7 @@ def markdown_pairs(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         grid = [PAIR_HEAD, *([escape(text) for text in line] for line in pair_rows(pair))]
         parts += [f"## {escape(pair_title(pair))}", escape(pair_caption(pair)), "\n".join(grid_lines(grid))]
+        parts.append(_footer(pair.table))
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,8 +63,13 @@ def _table(table: Table) -> str:
     parts += ["### Setup", _setup(table, notes)]
     parts += ["### Cost of a task", _costs(table, notes)] if table.with_costs else []
     parts.append("\n".join(f"- [{number}] {escape(text)}" for number, text in enumerate(notes.texts, start=1)))
-    parts.append("\n".join(f"- {name}: {_code(name, text)}" for name, text in footer(table)))
+    parts.append(_footer(table))
     return "\n\n".join(filter(None, parts))
+
+
+def _footer(table: Table) -> str:
+    """Say what a table rests on."""
+    return "\n".join(f"- {name}: {_code(name, text)}" for name, text in footer(table))
 
 
 def _scores(table: Table, block: Block, notes: Notes) -> str:
@@ -139,9 +150,7 @@ def grid_lines(grid: Sequence[Sequence[str]]) -> Iterator[str]:
 def escape(text: str) -> str:
     """Keep a name from breaking the table or becoming markup."""
     plain = " ".join(visible(text).split())
-    for mark in "\\|*_`<>[]":
-        plain = plain.replace(mark, "&lt;" if mark == "<" else "&gt;" if mark == ">" else f"\\{mark}")
-    return plain
+    return "".join(SPECIAL.get(letter, letter) for letter in ENTITY.sub("&amp;", plain))
 
 
 def _italic(text: str) -> str:
@@ -149,5 +158,8 @@ def _italic(text: str) -> str:
 
 
 def _code(name: str, text: str) -> str:
-    """Write a command as code, all else as it is."""
-    return f"`{text.replace('`', '')}`" if name == "Again" else escape(text)
+    """Write a command as code, between more backticks than it has in a row, all else as it is."""
+    if name != COMMAND:
+        return escape(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{visible(text)}{fence}" if len(fence) == 1 else f"{fence} {visible(text)} {fence}"

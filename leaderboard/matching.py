@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,16 @@ class Run:
     Attributes:
         path: the folder.
         settings: it was made with, or None if it does not say.
-        trained: training tasks done.
+        trained: training tasks done; None if it was made to evaluate a learner that is not meta-trained.
         entries: what it was evaluated on, if it was.
+        stand_ins: whether it was trained on stand-in data.
     """
 
     path: Path
     settings: Settings | None
-    trained: int
+    trained: int | None
     entries: tuple[Entry, ...]
+    stand_ins: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Match:
 
     Attributes:
         run: the folder that comes furthest, or None.
+        where: this folder and the others that its results are in.
         entry: its results, if it has some that count.
         trained: training tasks done.
         done: evaluation tasks done, by source.
@@ -93,6 +96,7 @@ class Match:
     trained: int
     done: Mapping[str, int]
     notes: tuple[str, ...]
+    where: tuple[Path, ...] = ()
 
 
 def read_runs(paths: Sequence[Path] | None, suite: str, default: Path) -> list[Run]:
@@ -138,17 +142,39 @@ def _read_run(folder: Path, entries: Iterable[Entry]) -> Run:
         settings = validate(read_config(config)) if config.is_file() else None
     except LiteBenchError as error:
         raise DataError(f"{config} is damaged: {error} Restore it or remove the folder.") from error
-    return Run(folder, settings, _trained(folder, settings), tuple(entries))
+    stand_ins = _facts(folder / "environment.json").get("synthetic") is True
+    return Run(folder, settings, _trained(folder, settings), tuple(entries), stand_ins)
 
 
-def _trained(folder: Path, settings: Settings | None) -> int:
-    """Read how many training tasks are done; all of them if the run does not say."""
-    try:
-        progress = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _trained(folder: Path, settings: Settings | None) -> int | None:
+    """Read how many training tasks are done: all of them if the run does not say, None if it is no training.
+
+    Raises:
+        DataError: the file that says so is damaged.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
         return settings.tasks if settings else 0
-    tasks = progress.get("tasks", 0) if isinstance(progress, dict) else 0
+    progress = _facts(path)
+    if progress.get("kind") == "eval":
+        return None
+    tasks = progress.get("tasks", 0)
     return tasks if isinstance(tasks, int) else 0
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Read a JSON file of named values; empty if there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}; restore it or remove it.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def match(wanted: Wanted, runs: Sequence[Run]) -> Match:
@@ -166,10 +192,11 @@ def match(wanted: Wanted, runs: Sequence[Run]) -> Match:
     if not useful:
         return Match(None, None, 0, {}, (*useless, *nearly))
     best = max(useful, key=lambda each: (sum(each.done.values()), each.trained))
-    others = [str(each.run) for each in useful if each is not best]
-    also = [f"{', '.join(others)} would do as well; the one that comes furthest is taken."] if others else []
+    others = [str(each.run) for each in useful if each.run not in best.where]
+    taken = "the one that comes furthest is taken, of equal ones the first"
+    also = [f"{', '.join(others)} would do as well; {taken}."] if others else []
     notes = (*best.notes, *also, *([] if best.entry else [*useless, *nearly]))
-    return Match(best.run, best.entry, best.trained, best.done, notes)
+    return replace(best, notes=notes)
 
 
 def _akin(wanted: Wanted, run: Run) -> bool:
@@ -240,9 +267,12 @@ def _not(asked: Any) -> str:
 def _look(wanted: Wanted, run: Run) -> Match:
     """Look at what a run that is meant was evaluated on; one that is of no use is given without ``run``.
 
-    Of no use is a run that was evaluated on stand-ins, as it was then trained on them too, and one without training of
-    which no results count.
+    Of no use is a run that was trained on stand-ins, or evaluated on them, as it was then trained on them too; one that
+    only evaluates where training is meant; and one without training of which no results count.
     """
+    if not wanted.untrained and (run.stand_ins or run.trained is None):
+        why = "it was trained on stand-in data" if run.stand_ins else "it was evaluated without being meta-trained"
+        return Match(None, None, 0, {}, (f"{run.path} does not count: {why}.",))
     notes: list[str] = []
     counting = []
     for entry in run.entries:
@@ -254,7 +284,8 @@ def _look(wanted: Wanted, run: Run) -> Match:
     if run.settings is not None and not wanted.untrained and run.settings.gradient != wanted.settings.gradient:
         notes.append(f"{run.path} has --gradient {run.settings.gradient}, which stands for {wanted.settings.gradient}.")
     best = max(counting, key=lambda entry: sum(_done(entry, wanted).values()), default=None)
-    finished = wanted.untrained or run.settings is None or run.trained >= run.settings.tasks
+    trained = run.trained or 0
+    finished = wanted.untrained or run.settings is None or trained >= run.settings.tasks
     if best is not None and not finished:
         notes.append(f"{run.path} does not count: it was evaluated before its training was finished.")
         best = None
@@ -265,7 +296,8 @@ def _look(wanted: Wanted, run: Run) -> Match:
     stand_in = any(entry.synthetic for entry in run.entries)
     if best is None and (stand_in or (wanted.untrained and notes)):
         return Match(None, None, 0, {}, tuple(notes))
-    return Match(run.path, best, run.trained, _done(best, wanted) if best else {}, tuple(notes))
+    where = tuple(dict.fromkeys([run.path, *(best.runs if best else ())]))
+    return Match(run.path, best, trained, _done(best, wanted) if best else {}, tuple(notes), where)
 
 
 def _done(entry: Entry, wanted: Wanted) -> dict[str, int]:
@@ -289,4 +321,7 @@ def _uncounted(wanted: Wanted, entry: Entry) -> str | None:
         return f"it was evaluated on the {manifest.split} tasks of seed {manifest.seed}, not the test tasks of seed 0"
     if (manifest.checkpoint == UNTRAINED) is not wanted.untrained:
         return "it was evaluated " + ("with trained weights" if wanted.untrained else "without being meta-trained")
+    for source, tasks in wanted.sources.items():
+        if manifest.sources.get(source, tasks) != tasks:
+            return f"it has {manifest.sources[source]} tasks of {source}, where the suite has {tasks}"
     return None if any(source in manifest.sources for source in wanted.sources) else ""

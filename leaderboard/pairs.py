@@ -6,19 +6,21 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from lite_bench.harness.core import LATENESS
 from lite_bench.harness.errors import IncompatibleError, UnknownNameError
 from lite_bench.leaderboard.comparison import Comparison
 from lite_bench.leaderboard.data_formats import comparison_values
 from lite_bench.leaderboard.rows import Row
 from lite_bench.leaderboard.tables import Table, compare_rows
-from lite_bench.leaderboard.text import DASH, percent, title
+from lite_bench.leaderboard.text import DASH, RECOGNITION, percent, title
 
 HEAD = ("Column", "Difference", "95 % interval", "p", "Pairs", "Test")
+HEAD_VALUES = ("suite", "split", "seed", "synthetic", "preview")
 CAPTION = (
-    "Accuracy of {ours} less that of {theirs} on the same tasks, in percentage points; p is two-sided and of each "
+    "Scores of {ours} less those of {theirs} on the same tasks, in percentage points; p is two-sided and of each "
     "column by itself."
 )
 
@@ -101,6 +103,8 @@ def pair_caption(pair: Pair) -> str:
     """Say how to read a pair, and which columns are left out."""
     left = [column for column, found in pair.columns.items() if found is None]
     text = CAPTION.format(ours=pair.ours, theirs=pair.theirs)
+    if any(name.endswith(LATENESS) for name in pair.columns):
+        text += f" {RECOGNITION}"
     return f"{text} One of the two has no score in {', '.join(left)}." if left else text
 
 
@@ -112,19 +116,26 @@ def pairs_json(pairs: Sequence[Pair]) -> str:
 def pairs_csv(pairs: Sequence[Pair]) -> str:
     """Render pairs as CSV with a line per column."""
     stream = io.StringIO()
-    names = ("suite", "ours", "theirs", "column", "difference", "low", "high", "p", "n", "test")
+    scores = ("ours", "theirs", "column", "difference", "low", "high", "p", "n", "test")
+    names = (*HEAD_VALUES, *scores, "task_digest", "command")
     writer = csv.DictWriter(stream, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     for pair in pairs:
         for column, found in pair.columns.items():
-            head = {"suite": pair.table.suite, "ours": pair.ours, "theirs": pair.theirs, "column": column}
-            writer.writerow({**head, **(comparison_values(found) or {})})
+            head = {**_head(pair), "ours": pair.ours, "theirs": pair.theirs, "column": column}
+            rests_on = {"task_digest": pair.table.provenance.digest, "command": pair.table.provenance.command}
+            writer.writerow({**head, **(comparison_values(found) or {}), **rests_on})
     return stream.getvalue()
 
 
 def _values(pair: Pair) -> dict[str, Any]:
     columns = {column: comparison_values(found) for column, found in pair.columns.items()}
-    return {"suite": pair.table.suite, "ours": pair.ours, "theirs": pair.theirs, "columns": columns}
+    names = {"ours": pair.ours, "theirs": pair.theirs}
+    return {**_head(pair), **names, "columns": columns, "provenance": asdict(pair.table.provenance)}
+
+
+def _head(pair: Pair) -> dict[str, Any]:
+    return {name: getattr(pair.table, name) for name in HEAD_VALUES}
 
 
 def _texts(found: Comparison) -> list[str]:

@@ -30,7 +30,7 @@ RULE = (
     "A figure agrees if it is no further from the published one than the root of the summed squares of both half "
     "widths (the 95 % interval of the difference), or than {tolerance:g} points where one of them has no interval."
 )
-CLAIM_RULE = " A statement is contradicted if ours are in the other order by more than that."
+CLAIM_RULE = "A statement is contradicted if ours are in the other order by more than that."
 
 
 @functools.cache
@@ -98,11 +98,12 @@ class Plan:
         """
         runs = list(self._runs(read_runs(paths, self._plan["suite"], RUNS)))
         claims = self._plan.get("claims", ())
+        rule = RULE.format(tolerance=self._plan["tolerance"])
         return Outcome(
             steps=tuple(self._step(run) for run in runs),
             rows=tuple(self._rows(runs)),
             claims=tuple(self._claim(claim, runs) for claim in claims),
-            rule=RULE.format(tolerance=self._plan["tolerance"]) + CLAIM_RULE * bool(claims),
+            rule=" ".join(filter(None, (rule, CLAIM_RULE if claims else "", self._plan.get("remark", "")))),
             reported=self._plan.get("reported", ""),
         )
 
@@ -140,7 +141,7 @@ class Plan:
             settings=run.wanted.settings,
             state=state,
             done=done,
-            where=() if run.match.run is None else (str(run.match.run),),
+            where=tuple(map(str, run.match.where)),
             notes=run.match.notes,
             commands=() if state == "there" else tuple(self._commands(run)),
             work=tuple(_work(run)),

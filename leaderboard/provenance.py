@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lite_bench.harness.records import joined_versions
 from lite_bench.harness.registry import SUITES
 from lite_bench.leaderboard.rows import Row
 
@@ -50,10 +51,7 @@ def provenance(rows: Sequence[Row], sources: Sequence[str], command: str) -> Pro
     first = rows[0].manifest
     expected = {name: row.manifest.expected(name) for row in rows for name in row.manifest.sources}
     digests = {name: digest for row in rows for name, digest in row.manifest.digests.items() if name in expected}
-    versions: dict[str, dict[str, None]] = {}
-    for row in rows:
-        for package, version in row.training.versions.items():
-            versions.setdefault(package, {})[version] = None
+    versions = joined_versions(row.versions for row in rows)
     name = first.suite.partition("@")[0].partition(":")[0]
     return Provenance(
         suite=first.suite,

@@ -189,9 +189,7 @@ def _columns(table: Mapping[str, Any], suite: str) -> list[str]:
     place = next((each for each in table["suites"] if each["suite"] == name), None)
     if place is None:
         return []
-    columns = [
-        column for column in (*table["columns"], *table.get("means", ())) if column not in place.get("without", ())
-    ]
+    columns = [*table["columns"], *table.get("means", ())]
     for option in options:
         key, _, value = option.partition("=")
         rule = place.get("options", {}).get(key)

@@ -9,7 +9,7 @@ from lite_bench.harness.cost_statistics import CostSummary
 from lite_bench.harness.records import Manifest
 from lite_bench.harness.statistics import Estimate, Scores, SourceScore, scores_of, summarise
 from lite_bench.leaderboard.comparison import Comparison
-from lite_bench.leaderboard.entries import Entry, preview
+from lite_bench.leaderboard.entries import OTHER_KIND, Entry, preview
 from lite_bench.leaderboard.intervals import Interval, Kind, interval_of, interval_of_mean
 from lite_bench.leaderboard.labels import tell_apart
 from lite_bench.leaderboard.training import Training
@@ -35,8 +35,8 @@ class Cell:
         failed: tasks of a source that failed.
         survivors: accuracy over the tasks that did not fail, if any failed.
         interval: of the kind that the table shows, or None where there is no telling.
-        rank: rank in the column, ties sharing theirs; None without an estimate.
-        best: whether no other score in the column is higher; False in a column that is not compared.
+        rank: rank in the column, ties sharing theirs; None without an estimate, and of metrics.
+        best: whether no other score in the column is better.
         tied: whether it is not the best, and a test on the same tasks does not tell it from the best.
         versus_best: this score less the best on the same tasks; None for the best.
     """
@@ -61,6 +61,7 @@ class Row:
     Attributes:
         manifest: what was evaluated.
         runs: the run folders that hold it, as text.
+        versions: of the packages that made the records, several if parts of them differ, by package.
         name: the first run folder's own name, its time stamp.
         label: what the table calls the row, different from that of every other.
         training: how the learner was made.
@@ -88,6 +89,7 @@ class Row:
     synthetic: bool
     metrics: dict[str, Cell] = field(default_factory=dict)
     scores: dict[str, Scores] = field(default_factory=dict)
+    versions: dict[str, list[str]] = field(default_factory=dict)
     rank: float | None = None
     costs: CostSummary | None = None
     support: float | None = None
@@ -124,6 +126,7 @@ def make_row(entry: Entry, interval: Kind = Kind.protocol) -> Row:
         synthetic=entry.synthetic,
         metrics=_with_intervals(metrics, scores, interval),
         scores=scores,
+        versions=entry.versions,
         costs=summary.costs,
         support=_support(entry),
         records=sum(score.done for score in summary.sources.values()),
@@ -216,6 +219,7 @@ def _source_cell(score: SourceScore, without: str | None = None) -> Cell:
     if score.complete:
         return Cell(score.estimate, "", score.done, score.expected)
     if without and not score.done:
-        return Cell(None, NO_DATA, score.done, score.expected)
+        reason = without if without == OTHER_KIND else NO_DATA
+        return Cell(None, reason, score.done, score.expected)
     reason = UNFINISHED.format(missing=score.expected - score.done, expected=score.expected)
     return Cell(None, reason, score.done, score.expected)

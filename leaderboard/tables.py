@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lite_bench.harness.core import LATENESS
 from lite_bench.harness.records import Results
 from lite_bench.leaderboard.comparison import Comparison, compare, compare_groups
-from lite_bench.leaderboard.entries import Entry, gather, preview
+from lite_bench.leaderboard.entries import Entry, all_members, gather, in_order, preview
 from lite_bench.leaderboard.intervals import Kind
 from lite_bench.leaderboard.provenance import Provenance, provenance
 from lite_bench.leaderboard.published import PublishedRow, published_rows
 from lite_bench.leaderboard.ranks import average_rank, column_ranks
-from lite_bench.leaderboard.rows import NOT_EVALUATED, Cell, Row, make_row, with_own_labels
+from lite_bench.leaderboard.rows import NO_MEAN, NOT_EVALUATED, Cell, Row, make_row, with_own_labels
 
 Compare = Callable[[Row, Row], Comparison | None]
 
@@ -25,7 +27,7 @@ class Table:
         suite: suite and version.
         split: ``validation`` or ``test``.
         seed: seed of the list of tasks.
-        data: fingerprint of the data.
+        data: fingerprint of the data; of several data sets, SHA-256 of the lines ``source fingerprint``.
         synthetic: whether the rows come from stand-in data.
         preview: tasks per source if they were cut to fewer than the protocol's, else None.
         sources: columns, in reporting order.
@@ -83,7 +85,8 @@ def make_tables(
     Args:
         results: of any number of runs.
         interval: kind of the intervals.
-        published: add the published rows of each suite; never to a table of stand-ins or of a part of the tasks.
+        published: add the published rows of each suite; never to a table of stand-ins, of a part of the tasks or of
+            those to validate on.
         command: that makes these tables again.
 
     Raises:
@@ -95,28 +98,30 @@ def make_tables(
 def _make_table(entries: Sequence[Entry], interval: Kind, *, published: bool, command: str) -> Table:
     """Rank the rows of one table and put the best first."""
     rows = with_own_labels([make_row(entry, interval) for entry in entries])
-    sources = tuple(dict.fromkeys(name for row in rows for name in row.sources))
-    groups = {name: tuple(members) for row in rows for name, members in row.manifest.groups.items()}
-    metrics = tuple(dict.fromkeys(name for row in rows for name in row.metrics))
+    sources = tuple(in_order([list(row.sources) for row in rows]))
+    groups = all_members([row.manifest for row in rows])
+    metrics = tuple(in_order([list(row.metrics) for row in rows]))
     source_cells = _rank_columns(rows, sources, lambda row: row.sources, _compare_column)
-    group_cells = _rank_columns(rows, tuple(groups), lambda row: row.groups, _compare_group)
+    group_cells = _rank_columns(rows, tuple(groups), lambda row: _means(row, groups), _compare_group)
+    metric_cells = _rank_columns(rows, metrics, lambda row: row.metrics, _compare_column)
     ranked = [
         replace(
             row,
             sources=scores,
             groups=means,
-            metrics={name: row.metrics.get(name, Cell(None, NOT_EVALUATED)) for name in metrics},
+            metrics={name: replace(cell, rank=None) for name, cell in also.items()},
             rank=average_rank([cell.rank for cell in scores.values()]),
         )
-        for row, scores, means in zip(rows, source_cells, group_cells, strict=True)
+        for row, scores, means, also in zip(rows, source_cells, group_cells, metric_cells, strict=True)
     ]
     first, synthetic = rows[0].manifest, entries[0].synthetic
     cut = preview(first)
+    with_published = published and not synthetic and cut is None and first.split == "test"
     return Table(
         suite=first.suite,
         split=first.split,
         seed=first.seed,
-        data=first.data,
+        data=_fingerprint(rows, sources),
         synthetic=synthetic,
         preview=cut,
         sources=sources,
@@ -125,8 +130,23 @@ def _make_table(entries: Sequence[Entry], interval: Kind, *, published: bool, co
         rows=tuple(sorted(ranked, key=_order)),
         interval=interval,
         provenance=provenance(rows, sources, command),
-        published=tuple(published_rows(first.suite)) if published and not synthetic and cut is None else (),
+        published=tuple(published_rows(first.suite)) if with_published else (),
     )
+
+
+def _fingerprint(rows: Sequence[Row], sources: Sequence[str]) -> str:
+    """Give the fingerprint of all data together; that of the suite where sources have none of their own."""
+    own = {name: data for row in rows for name, data in row.manifest.source_data.items()}
+    text = "".join(f"{source} {own[source]}\n" for source in sources if source in own)
+    return hashlib.sha256(text.encode()).hexdigest() if own else rows[0].manifest.data
+
+
+def _means(row: Row, groups: Mapping[str, Sequence[str]]) -> dict[str, Cell]:
+    """Give a row's means over ``groups``; none that averages over other sources than those of the table."""
+    own = row.manifest.groups
+    return {
+        name: cell if set(own[name]) == set(groups[name]) else Cell(None, NO_MEAN) for name, cell in row.groups.items()
+    }
 
 
 def _rank_columns(
@@ -141,8 +161,9 @@ def _rank_columns(
         cells = [cells_of(row).get(column, Cell(None, NOT_EVALUATED)) for row in rows]
         ranks = column_ranks([cell.estimate for cell in cells])
         means = [cell.estimate.mean for cell in cells if cell.estimate is not None]
+        best_mean = (min if column.endswith(LATENESS) else max)(means, default=0.0)
         leaders = [
-            row for row, cell in zip(rows, cells, strict=True) if cell.estimate and cell.estimate.mean == max(means)
+            row for row, cell in zip(rows, cells, strict=True) if cell.estimate and cell.estimate.mean == best_mean
         ]
         for own, row, cell, rank in zip(ranked, rows, cells, ranks, strict=True):
             if cell.estimate is None:

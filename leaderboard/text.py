@@ -26,7 +26,7 @@ RANKING = (
     "as independent, share theirs (Meta-Dataset's rule)."
 )
 MARKS = (
-    f"Bold: the best of a column. {TIED}: not told from the best by a paired t-test over the same tasks (p ≥ 0.05, "
+    f"Bold: the best of a column. {TIED}: not told from the best by a {{test}} over the same tasks (p ≥ 0.05, "
     "two-sided, each column by itself)."
 )
 WHOSE = {
@@ -39,15 +39,20 @@ WHOSE = {
 }
 """What a note says of a figure, by the kind of its source."""
 PUBLISHED = (
-    "Italics: what others published, with its sources and differences in the notes on its setup; it is neither ranked "
-    "nor compared."
+    "Published rows, in italics where there are any, were measured by others, with sources and differences in their "
+    "notes; they are neither ranked nor compared."
 )
+FIRST = "A source's own column is its {metric}, which ranks and marks are of; other columns of it have neither."
+UNTESTED = "A column of one task has no test: whatever is not bold in it may still be no worse."
 RECOGNITION = "Frames to recognition: % of a video's frames before the first that is recognised; lower is better."
 COST_CAPTION = (
     "Costs are of one task: passes over the support set (F forward, B backward), multiply-accumulates to adapt, true "
     "and as published tables count, median time to adapt and to classify an image, parameters of the learner, numbers "
     "that are adapted, and the largest peak of memory measured."
 )
+
+COMMAND = "Again"
+"""Name of the line of the footer that holds the table's command."""
 
 
 class Notes:
@@ -148,6 +153,7 @@ def published_notes(row: PublishedRow) -> list[str]:
 def title(table: Table) -> str:
     """Head a table."""
     marks = ["synthetic"] if table.synthetic else []
+    marks += [f"{table.split} tasks"] * (table.split != "test") + [f"task seed {table.seed}"] * (table.seed != 0)
     if table.preview is not None:
         marks.append(f"preview of {table.preview} tasks per source")
     return f"{table.suite} ({', '.join(marks)})" if marks else table.suite
@@ -155,11 +161,16 @@ def title(table: Table) -> str:
 
 def caption(table: Table) -> list[str]:
     """Say how to read a table, a sentence or two each: scores and their interval, ranks, marks and costs."""
-    scores = "(task, video) scores" if table.metrics else "tasks"
+    grouped = any(row.manifest.metrics for row in table.rows)
+    scores = "(task, video) scores" if grouped else "tasks"
     about = [f"Accuracy in % with {KINDS[table.interval].format(scores=scores)}."]
     if table.clustered and table.interval is Kind.protocol:
         about.append(CLUSTERED.format(clusters="users"))
-    about += [RANKING, MARKS]
+    about += [RANKING, MARKS.format(test="cluster-robust t-test" if table.clustered else "paired t-test")]
+    if any(_untested(cell) for row in table.rows for cell in row.cells.values()):
+        about.append(UNTESTED)
+    if table.metrics:
+        about.append(FIRST.format(metric=next(row.manifest.metrics[0] for row in table.rows if row.manifest.metrics)))
     if any(name.endswith(LATENESS) for name in table.metrics):
         about.append(RECOGNITION)
     if table.published:
@@ -167,20 +178,26 @@ def caption(table: Table) -> list[str]:
     return [*about, COST_CAPTION] if table.with_costs else about
 
 
+def _untested(cell: Cell) -> bool:
+    """Whether a score may be no worse than the best, and no test can say."""
+    return cell.versus_best is not None and cell.versus_best.significant is None
+
+
 def footer(table: Table) -> list[tuple[str, str]]:
     """Say what a table rests on: name and text of each line at its end."""
     found = table.provenance
-    digest = found.digest[:SHORT] or "not recorded"
+    digest = f"list {found.digest[:SHORT]}" if found.digest else "list not recorded"
+    digest = f"the first of {digest}" if found.digest and table.preview is not None else digest
     failed = f", of which {found.failed} failed" if found.failed else ""
     tasks = f"{found.n_tasks:,} per row in {len(found.tasks)} source{'s' * (len(found.tasks) != 1)}"
     versions = ", ".join(f"{name} {' and '.join(each)}" for name, each in found.versions.items())
     lines = [
         ("Suite", f"{table.suite}, {table.split} split, task seed {table.seed}, data {table.data[:SHORT]}"),
-        ("Tasks", f"{tasks}, list {digest}; {found.records:,} records{failed}"),
+        ("Tasks", f"{tasks}, {digest}; {found.records:,} records{failed}"),
         ("Made with", versions or "not recorded"),
     ]
     if found.command:
-        lines.append(("Again", found.command))
+        lines.append((COMMAND, found.command))
     if not found.installed:
         lines.append(("Note", "the suite is not installed here; the table is computed from the records alone"))
     return lines

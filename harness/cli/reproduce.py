@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,8 @@ LIST = "list"
 TERA, PETA, HOUR = 1e12, 1e15, 3600.0
 RATE = 2.5
 """T MACs/s: Simple CNAPs with EfficientNet-B0 at 224 pixels, N = 500, on an H200 in float32 (docs/gradients.md)."""
+PLACEHOLDERS = {"DATA": "the folder with the data", "FILE": "a file of weights"}
+"""Words in commands that the user replaces, and by what."""
 HOLDS = {True: "yes", False: "no", None: ""}
 
 
@@ -95,8 +98,7 @@ def _computed(name: str, table: Reproduction, *, json: bool) -> bool:
         content = [_content(row) for row in rows]
         print_json({"reproduction": name, "source": table.source, "rows": content, "verdict": sentence})
     else:
-        columns, cells = as_table(rows)
-        print_table(columns, cells, title=table.source)
+        _print_rows(rows, table.source)
         typer.echo(sentence)
     return all(row.agrees for row in rows)
 
@@ -123,8 +125,7 @@ def _planned(
         print_json({**facts, "rate": rate * TERA, "plan": plan, "rows": rows, "claims": claims, "verdict": sentence})
         return outcome.agrees
     _print_plan(outcome, expenses, rate)
-    columns, cells = as_table(outcome.rows)
-    print_table(columns, cells, title=table.source)
+    _print_rows(outcome.rows, table.source)
     if outcome.claims:
         claims_shown = [[claim.text, HOLDS[claim.holds], claim.evidence] for claim in outcome.claims]
         print_table(["statement", "holds", "ours"], claims_shown, title="statements without figures")
@@ -148,18 +149,10 @@ def estimate(name: str, steps: Sequence[Step]) -> list[Expense | None]:
 
 
 def _print_plan(outcome: Outcome, expenses: Sequence[Expense | None], rate: float) -> None:
-    columns = ["run", "state", "done", "where", "P MACs left", "GPU hours", "command"]
+    columns = ["run", "state", "done", "where", "P MACs left", "GPU hours"]
     pairs = list(zip(outcome.steps, expenses, strict=True))
     cells = [
-        [
-            step.name,
-            step.state,
-            step.done,
-            " ".join(step.where),
-            *_cost_texts(step, each, rate),
-            " && ".join(step.commands),
-        ]
-        for step, each in pairs
+        [step.name, step.state, step.done, " ".join(step.where), *_cost_texts(step, each, rate)] for step, each in pairs
     ]
     print_table(columns, cells, title="plan")
     for step in outcome.steps:
@@ -171,6 +164,19 @@ def _print_plan(outcome: Outcome, expenses: Sequence[Expense | None], rate: floa
         typer.echo(f"Not in the estimate: {reason}")
     if outcome.reported and left:
         typer.echo(f"Reported by the authors: {outcome.reported}.")
+    _print_commands(outcome.steps)
+
+
+def _print_commands(steps: Sequence[Step]) -> None:
+    """Print what to type, each command whole on a line of its own: in a table it could not be copied."""
+    if not any(step.commands for step in steps):
+        return
+    words = {word for step in steps for command in step.commands for word in command.replace("=", " ").split()}
+    meant = ", ".join(f"{word} is {meaning}" for word, meaning in PLACEHOLDERS.items() if word in words)
+    typer.echo(f"What to type for what is missing, in order{f' ({meant})' if meant else ''}:")
+    for step in steps:
+        if step.commands:
+            typer.echo("\n".join([f"# {step.name}", *step.commands]))
 
 
 def _total(expenses: Sequence[Expense | None], rate: float) -> str:
@@ -199,6 +205,27 @@ def three_digits(value: float) -> str:
     """Write a number with three significant digits and no exponent: ``9.3``, ``44,600``, ``0.00212``."""
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.6g}"
+
+
+def _print_rows(rows: Sequence[Row], source: str) -> None:
+    """Print the table: on a terminal with a column for each figure, elsewhere with one for each number."""
+    if not sys.stdout.isatty():
+        print_table(*as_table(rows))
+        return
+    typer.echo(f"{source}: ours, with what is published and the difference in brackets")
+    print_table(*as_drawn(rows))
+
+
+def as_drawn(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Arrange rows for a terminal, where a column for every number would leave each too little room."""
+
+    def cell(figure: Figure) -> str:
+        ours, *others = figure.shown
+        beside = ", ".join(filter(None, others))
+        return " ".join(filter(None, [ours, f"({beside})" if beside else ""]))
+
+    columns = [*rows[0].labels, *(figure.name for figure in rows[0].figures), "agrees"]
+    return columns, [[*row.labels.values(), *map(cell, row.figures), _agreement(row)] for row in rows]
 
 
 def as_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

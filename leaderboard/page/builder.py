@@ -20,7 +20,7 @@ from lite_bench.leaderboard.page.elements import Markup, element, join, shorten
 from lite_bench.leaderboard.page.footnotes import Footnotes
 from lite_bench.leaderboard.page.grids import cost_grid, score_grid, setup_grid
 from lite_bench.leaderboard.tables import Table
-from lite_bench.leaderboard.text import COST_CAPTION, caption, footer, title
+from lite_bench.leaderboard.text import COMMAND, COST_CAPTION, caption, footer, title
 
 Plots = Callable[[Table], Sequence[tuple[str, str]]]
 """Gives the pictures of a table: title and SVG of each."""
@@ -30,8 +30,6 @@ POLICY = (
 )
 """Content Security Policy: nothing is fetched, and no text can become a script or an element."""
 VIEW_BOX = re.compile(r'^<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"')
-COMMAND = "Again"
-"""Name of the line of the footer that holds the table's command."""
 
 
 def plots_of(table: Table) -> list[tuple[str, str]]:

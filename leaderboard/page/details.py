@@ -82,7 +82,7 @@ def _row_details(row: Row, table: Table, folder: Path | None) -> Markup:
         *([element("h4", "Cost of a task"), _pairs(_costs(row.costs))] if row.costs else []),
         element("h4", "Made with"),
         _pairs(_origin(row)),
-        *_command(row.training.command),
+        *(part for command in _commands(row) for part in _command(command)),
         element("h4", "Files"),
         element("ul", *(element("li", each) for each in _files(row, folder)), class_="files"),
     )
@@ -192,10 +192,15 @@ def _costs(costs: CostSummary) -> Pairs:
     ]
 
 
+def _commands(row: Row) -> list[str]:
+    """List the commands that made the run and its records, each once."""
+    return list(dict.fromkeys(filter(None, [row.training.command, *row.manifest.commands])))
+
+
 def _origin(row: Row) -> Pairs:
     return [
         ("Records", f"{row.records:,}{f', of which {row.failed:,} failed' if row.failed else ''}"),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in row.training.versions.items())),
+        ("Versions", ", ".join(f"{name} {' and '.join(each)}" for name, each in row.versions.items())),
     ]
 
 

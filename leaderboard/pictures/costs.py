@@ -48,6 +48,8 @@ LEFT, RIGHT, BELOW, ABOVE = 42.0, 14.0, 31.0, 18.0
 """Room around a panel for its scales and title."""
 HEIGHT, MORE = 170.0, 6.0
 """Height of a panel, and what each point adds to it."""
+MANY = 25
+"""Points from which each adds more, as the search for room takes long in a crowd."""
 RADIUS = 3.0
 PAD = 1.5
 """What stays free around markers, intervals and labels."""
@@ -102,7 +104,7 @@ def accuracy_against_macs(table: Table, *, published: bool = False) -> Figure:
             "MACs and a mean; the picture of true MACs shows the measured rows."
         )
     notes = _notes(every)
-    heights = [HEIGHT + MORE * len(panel.dots) for panel in panels]
+    heights = [HEIGHT + MORE * len(panel.dots) * max(1.0, len(panel.dots) / MANY) for panel in panels]
     with style():
         figure, crowded = _draw(table, panels, heights, notes, published=published)
         while any(crowded):  # comes to an end: the free margins above and below all intervals grow too

@@ -26,9 +26,12 @@ CROSSING = 150.0
 """Cost of a leader that runs over a label, a point or another leader, as a length."""
 STRANGER = 12.0
 """Cost of a place that is nearer to another point than to its own, likewise."""
-SWEEPS = 8
+RESTARTS, SWEEPS = 15, 8
 NEAREST = 200
 """Places of the exhaustive search that are weighed against each other, the nearest."""
+
+BATCH = 2000
+"""Places of it that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class _Search:
     def run(self) -> None:
         """Place all labels, the most crowded first; where one finds no room, start again with it."""
         order = sorted(range(len(self.labels)), key=lambda number: (-self._crowd(number), number))
-        for _ in self.labels:
+        for _ in range(min(len(self.labels), RESTARTS)):
             self.placed = {}
             for number in order:
                 self._place(number)
@@ -178,8 +181,7 @@ class _Search:
             corners = np.vstack([corners, [[self.placed[number].left, self.placed[number].bottom]]])
         boxes = self._free(label, corners, blocked)
         if not len(boxes):
-            boxes = self._free(label, _everywhere(label, self.bounds, blocked), blocked)
-            boxes = boxes[np.argsort(_reach(boxes, np.asarray([label.x, label.y])), kind="stable")[:NEAREST]]
+            boxes = self._nearest_free(label, blocked)
         if len(boxes):
             self.placed[number] = Box(*boxes[np.argmin(self._costs(number, boxes))].tolist())
 
@@ -198,6 +200,21 @@ class _Search:
         apart = (right <= blocked[:, 0]) | (left >= blocked[:, 2]) | (top <= blocked[:, 1]) | (bottom >= blocked[:, 3])
         free: Floats = boxes[apart.all(axis=1)]
         return free
+
+    def _nearest_free(self, label: Label, blocked: Floats) -> Floats:
+        """Search everywhere for free boxes, the nearest first, until there are `NEAREST`."""
+        import numpy as np
+
+        corners = _everywhere(label, self.bounds, blocked)
+        sizes = np.asarray([label.width, label.height])
+        reach = _reach(np.hstack([corners, corners + sizes]), np.asarray([label.x, label.y]))
+        corners = corners[np.argsort(reach, kind="stable")]
+        found = np.empty((0, 4))
+        for start in range(0, len(corners), BATCH):
+            found = np.vstack([found, self._free(label, corners[start : start + BATCH], blocked)])
+            if len(found) >= NEAREST:
+                break
+        return found[:NEAREST]
 
     def _costs(self, number: int, boxes: Floats) -> Floats:
         """Weigh boxes [K, 4]: the best has a short leader that crosses nothing and is to the right of its point."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lite_bench.harness.errors import DataError
+from lite_bench.leaderboard.labels import tell_apart
 from lite_bench.leaderboard.pictures.scores import Score, measured, reported
 from lite_bench.leaderboard.pictures.style import (
     AS_PUBLISHED,
@@ -104,7 +105,8 @@ def accuracy_against_h(table: Table) -> Figure:
         write_heading(figure, title(table))
         write_notes(figure, notes)
         top = figure.get_figheight() * POINTS - HEADING
-        width = (WIDTH - LEFT - RIGHT - GAP * (ABREAST - 1)) / ABREAST
+        abreast = min(ABREAST, len(columns))
+        width = (WIDTH - LEFT - RIGHT - GAP * (abreast - 1)) / abreast
         for number, column in enumerate(columns):
             down, along = divmod(number, ABREAST)
             bottom = top - (down + 1) * (ABOVE + HEIGHT) - down * BELOW
@@ -131,12 +133,8 @@ def _measured(table: Table, columns: Sequence[str]) -> list[Series]:
 
 
 def _series(found: Mapping[tuple[str, ...], Points], *, own: bool) -> list[Series]:
-    """Name series by learner and by what differs between them."""
-    differing = [len(set(each)) > 1 for each in zip(*found, strict=True)]
-    names = []
-    for key in found:
-        parts = [part for part, differs in zip(key[1:], differing[1:], strict=True) if part and differs]
-        names.append(", ".join([key[0], *parts]))
+    """Name series by learner, and those of one learner also by what tells them apart, their gradient first."""
+    names = tell_apart([key[0] for key in found], [(key[-1], *key[1:-1]) for key in found])
     short = short_names(names, LEGEND_WIDTH, "" if own else PUBLISHED)
     return [
         Series(name, number, own, points)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,18 @@ def test_scores_stop_with_their_reader(suite: Suite) -> None:
 
 def test_accuracy_is_the_share_of_correct_queries() -> None:
     assert Score(3, 4, 0.0, 0.0).accuracy == 0.75
+
+
+def test_the_manifest_names_versions_and_commands_of_every_part(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation that went on elsewhere was made by both."""
+    monkeypatch.setattr("sys.argv", ["/somewhere/lite-bench", "eval", "one"])
+    evaluate(evaluation(SETTINGS.changed(limit=1)), suite, tmp_path)
+    monkeypatch.setattr("sys.argv", ["/elsewhere/lite-bench", "eval", "two"])
+    monkeypatch.setattr("lite_bench.harness.evaluation.installed_versions", lambda: {"torch": "99"})
+    evaluate(evaluation(SETTINGS.changed(limit=2)), suite, tmp_path)
+    manifest = read_manifest(results_folder(tmp_path, suite.id))
+    assert manifest.commands == ["lite-bench eval one", "lite-bench eval two"]
+    assert manifest.versions["torch"] == [version("torch"), "99"]
+    assert manifest.versions["lite-bench"] == [version("lite-bench")]

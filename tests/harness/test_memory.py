@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lite_bench.harness import memory
+from lite_bench.harness import training as training_module
 from lite_bench.harness.assembly import Assembly, build_estimator
 from lite_bench.harness.checkpoints import read_checkpoint
 from lite_bench.harness.core import Support
 from lite_bench.harness.errors import RunError
 from lite_bench.harness.evaluation import Evaluation
-from lite_bench.harness.memory import BatchSizes, is_out_of_memory, memory_advice
+from lite_bench.harness.memory import (
+    BatchSizes,
+    is_out_of_memory,
+    memory_advice,
+    release_memory,
+    without_frames,
+)
+from lite_bench.harness.runs import RunFolder
 from lite_bench.harness.settings import Settings
+from lite_bench.harness.step import TaskOutcome, accumulate_task_gradient
 from tests.harness.small import Killed, Listener, Means, prepare, small_settings, small_suite
 
 
@@ -98,6 +111,98 @@ def test_what_an_abandoned_step_did_is_taken_back(tmp_path: Path) -> None:
     assert float(half["model.seen"]) == float(whole["model.seen"])
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(half[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+class Failing(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Lets memory run out at the ``at``-th operation inside it that makes a tensor, and follows all made before."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
+        self.at, self.made, self.failed_in = at, 0, ""
+        self.storages: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        given = {a.untyped_storage()._cdata for a in args if isinstance(a, Tensor)}
+        results = [r for r in (result if isinstance(result, list | tuple) else [result]) if isinstance(r, Tensor)]
+        made = [r.untyped_storage() for r in results if r.numel() and r.untyped_storage()._cdata not in given]
+        self.made += bool(made)
+        if made and self.made == self.at:
+            backward = torch._C._current_graph_task_id() != -1
+            again = "recomputation" if torch.is_grad_enabled() else "backward"
+            self.failed_in = again if backward else "forward"
+            raise torch.OutOfMemoryError(str(func))
+        self.storages += map(weakref.ref, made)
+        return result
+
+    def alive(self) -> int:
+        return sum(storage() is not None for storage in self.storages)
+
+
+PLACES = {"exact": {"recomputation"}, "full": set(), "lite": {"recomputation"}, "lite-importance": set()}
+
+
+@pytest.mark.parametrize("gradient", PLACES)
+def test_nothing_of_an_abandoned_step_is_alive_when_memory_is_released(
+    gradient: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out at every operation of a step in turn, until one more attempt gets through."""
+    changes: dict[str, Any] = {"tasks": 1, "tasks_per_step": 1, "batch_size": 2, "gradient": gradient}
+    changes["suite_options"] = {"way": 3, "shot": 1, "query": 1}
+    untroubled = run(tmp_path / "untroubled", Tight(), **changes)
+    settings, listener = small_settings(**changes), Listener()
+    training = prepare(settings, tmp_path, listener=listener, assembly=assembly_of(Tight(), settings))
+    monkeypatch.setattr(listener, "note", lambda text: training.lowered.clear())  # every attempt has batches of two
+    monkeypatch.setattr(RunFolder, "set_status", lambda *args, **kwargs: None)  # a flush to the disk for each of them
+    attempts: list[Failing] = []
+    left = []
+
+    def gradient_until_failure(*args: Any) -> TaskOutcome:
+        attempts.append(Failing(len(attempts) + 1))
+        with attempts[-1]:
+            return accumulate_task_gradient(*args)
+
+    def release_and_look() -> None:
+        with monkeypatch.context() as patch:  # collecting takes long, and is needed for cycles only
+            patch.setattr(memory, "gc", SimpleNamespace(collect=int))
+            release_memory()
+        if attempts[-1].alive():
+            release_memory()
+        left.append(attempts[-1].alive())
+
+    monkeypatch.setattr(training_module, "accumulate_task_gradient", gradient_until_failure)
+    monkeypatch.setattr(training_module, "release_memory", release_and_look)
+    training.execute()
+    assert {attempt.failed_in for attempt in attempts[:-1]} == {"forward", "backward"} | PLACES[gradient]
+    assert left == [0] * (len(attempts) - 1)
+    last = read_checkpoint(training.run.checkpoint("last"))[1]
+    assert all(torch.equal(last[name], tensor) for name, tensor in untroubled.items())
+
+
+def test_errors_behind_an_error_keep_no_tensor_alive() -> None:
+    tensors: list[weakref.ref[Tensor]] = []
+
+    def fail() -> None:
+        tensors.append(weakref.ref(local := torch.ones(3)))
+        raise MemoryError(f"no room beside {len(local)} numbers")
+
+    def fall_back(*, explicit: bool) -> None:
+        try:
+            fail()
+        except MemoryError as first:
+            if explicit:
+                raise torch.OutOfMemoryError("again") from first
+            fail()
+
+    for explicit in (True, False):
+        try:
+            fall_back(explicit=explicit)
+        except (MemoryError, RuntimeError) as error:
+            kept = without_frames(error)
+        assert [tensor() for tensor in tensors] == [None] * len(tensors)
+        assert isinstance(kept.__context__, MemoryError)
+    assert len(tensors) == 3
 
 
 def test_a_resumed_run_keeps_the_lowered_batches_from_the_same_step(tmp_path: Path) -> None:

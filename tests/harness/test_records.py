@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite_bench.harness.core import Cost, Record
+from lite_bench.harness.core import Cost, GroupScore, Record
 from lite_bench.harness.errors import DataError
 from lite_bench.harness.records import (
     MANIFEST,
@@ -146,7 +146,7 @@ def test_a_whole_last_line_with_a_missing_field_is_no_kill(path: Path) -> None:
 
 
 def test_an_unknown_schema_is_named(path: Path, tmp_path: Path) -> None:
-    path.write_text(line() + line(schema=2))
+    path.write_text(line() + line(schema=2, accuracy="a half"))  # a later version may write it otherwise
     with pytest.raises(DataError, match=r"Latin\.jsonl, line 2 has the schema 2, .* reads 1; read it with the version"):
         read_records(path)
     manifest = path.with_name(MANIFEST)
@@ -253,6 +253,9 @@ def test_a_task_with_two_outcomes_is_an_error(path: Path, tmp_path: Path) -> Non
         {"task": "letters@1/Latin/validation/0"},
         {"task": "letters@1/Latin/test/0?seed=1"},
         {"task": "nonsense"},
+        {"task": "letters@1/Latin/test/0?seed=nonsense"},
+        {"task": "letters@1/Latin/test/00"},
+        {"task": "letters@1/Latin/test/3"},
     ],
 )
 def test_records_of_another_evaluation_do_not_mix(path: Path, tmp_path: Path, change: dict[str, Any]) -> None:
@@ -264,7 +267,51 @@ def test_records_of_another_evaluation_do_not_mix(path: Path, tmp_path: Path, ch
 def test_more_tasks_than_the_protocol_has_is_an_error(path: Path, tmp_path: Path) -> None:
     for index in range(4):
         append_record(path, make_record(index))
-    with pytest.raises(DataError, match="holds 4 tasks, but the protocol has 3"):
+    with pytest.raises(DataError, match=r"line 4: .*/3 is not one of the protocol's 3 tasks"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_support": 10**400}, "n_support 1000*000 is not a count"),
+        ({"way": -1}, "way -1 is not a count"),
+        ({"cost": Cost(macs=-3)}, r"cost\.macs -3 is not a count"),
+        ({"cost": Cost(peak_bytes=2**63)}, r"cost\.peak_bytes \d+ is not a count"),
+        ({"n_query": 0}, "it has an accuracy of no queries"),
+        ({"groups": (GroupScore("v", 3, 7.0, 1.0, 0.0),)}, "7.0 of group v is not between 0 and 1"),
+        ({"groups": (GroupScore("v", 3, 0.5, 1.0, 0.0),) * 2}, "two of its groups have one name"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(path: Path, change: dict[str, Any], words: str) -> None:
+    append_record(path, make_record(1))
+    append_record(path, make_record(**change))
+    with pytest.raises(DataError, match=f"line 2 is damaged: {words}; delete the line"):
+        read_records(path)
+
+
+def test_a_task_that_failed_may_have_had_no_queries(path: Path) -> None:
+    append_record(path, dataclasses.replace(make_record(n_query=0, failed="no frames"), accuracy=None))
+    assert read_records(path)[0].failed == "no frames"
+
+
+def test_scores_of_groups_that_are_reported_must_be_there(path: Path, tmp_path: Path) -> None:
+    write_manifest(path.parent, Manifest(**MANIFEST_VALUES, metrics=["frame accuracy"]))
+    append_record(path, make_record())
+    with pytest.raises(DataError, match=r"Latin\.jsonl, line 1 is damaged: its queries have no groups"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"limit": 0}, {"sources": {"Latin": 0, "Old Italic": 3}}])
+def test_a_manifest_asks_for_a_task_at_least(tmp_path: Path, change: dict[str, Any]) -> None:
+    write_manifest(tmp_path, Manifest(**(MANIFEST_VALUES | change)))
+    with pytest.raises(DataError, match=r"suite\.json is damaged: it asks for less than one task"):
+        read_manifest(tmp_path)
+
+
+def test_a_renamed_file_of_records_is_not_passed_over(path: Path, tmp_path: Path) -> None:
+    path.with_name("Old Italic.jsonl").touch()
+    with pytest.raises(DataError, match=r"Old Italic\.jsonl is not named as .*; call it Old%20Italic\.jsonl"):
         read_results(tmp_path)
 
 

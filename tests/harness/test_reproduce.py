@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lite_bench.harness.cli.reproduce import RATE, as_table, three_digits
+from lite_bench.harness.cli.reproduce import RATE, as_drawn, as_table, three_digits
 from lite_bench.harness.data import Notify
 from lite_bench.harness.errors import RunError
 from lite_bench.harness.registry import REPRODUCTIONS, Registry
@@ -188,6 +188,17 @@ def test_intervals_are_shown_and_what_is_missing_is_left_empty() -> None:
     ]
 
 
+def test_on_a_terminal_a_figure_takes_one_column() -> None:
+    columns, cells = as_drawn((FULL_ROW, OPEN_ROW))
+    assert columns == ["method", "size", "acc (%)", "agrees"]
+    assert cells == [
+        ["A", "84", "61.234 ± 1.500 (60.0 ± 2.0, +1.234)", "yes"],
+        ["B", "224", "(70.0 ± 2.0)", ""],
+    ]
+    _, cells = as_drawn(ROWS)
+    assert cells[0] == ["A", "84", "1.2346", "2.0040 (2.00, +0.0040)", "1F (1F)", "yes"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(44551.8, "44,600"), (999.6, "1,000"), (9.327, "9.33"), (0.0021234, "0.00212"), (100.4, "100")]
 )
@@ -247,22 +258,34 @@ def test_a_planned_reproduction_is_told_from_a_computed_one() -> None:
 
 def test_it_prints_plan_table_statements_rule_and_verdict(shell: Shell) -> None:
     out, err = shell("reproduce", "planned")
-    plan, first, second, note, left, reported, *rest = out.splitlines()
-    assert plan.split("\t") == ["run", "state", "done", "where", "P MACs left", "GPU hours", "command"]
-    assert first.split("\t") == ["a", "there", "4 of 4 test tasks", "runs/a", "", "", ""]
+    plan, first, second, note, left, reported, typing, *rest = out.splitlines()
+    assert plan.split("\t") == ["run", "state", "done", "where", "P MACs left", "GPU hours"]
+    assert first.split("\t") == ["a", "there", "4 of 4 test tasks", "runs/a", "", ""]
     cells = second.split("\t")
     assert cells[:4] == ["b", "missing", "", ""]
-    assert cells[6] == "lite-bench train x && lite-bench eval y"
     assert note == "a: runs/b would do."
     assert left.startswith(f"1 of 2 runs are to be done or finished: about {cells[4]} P MACs, {cells[5]} GPU hours at")
     assert f"at {RATE:g} T MACs/s, which is an assumption (--rate)" in left
     assert reported == "Reported by the authors: a week."
+    assert typing == "What to type for what is missing, in order:"
+    assert rest[:3] == ["# b", "lite-bench train x", "lite-bench eval y"]
+    rest = rest[3:]
     columns, table = as_table(OUTCOME.rows)
     assert [line.split("\t") for line in rest[:3]] == [columns, *table]
     assert rest[3:6] == ["statement\tholds\tours", "A is above B.\tyes\t2 and 1", "B is above C.\t\tC is not there"]
     assert rest[6:] == ["By this rule.", verdict(OUTCOME.rows, CLAIMS, "By this rule.")]
     assert "costs 2/2  b" in err
     assert PlannedToy.paths is None
+
+
+def test_commands_say_what_their_placeholders_stand_for(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = replace(MISSING, commands=("lite-bench eval -P extractors=FILE --data-dir DATA",))
+    monkeypatch.setattr(PlannedToy, "made", replace(OUTCOME, steps=(step,)))
+    lines = shell("reproduce", "planned", "--no-cost")[0].splitlines()
+    said = "What to type for what is missing, in order (DATA is the folder with the data, FILE is a file of weights):"
+    assert lines[lines.index(said) + 2] == step.commands[0]
+    monkeypatch.setattr(PlannedToy, "made", replace(OUTCOME, steps=(THERE,)))
+    assert "What to type" not in shell("reproduce", "planned", "--no-cost")[0]
 
 
 def test_costs_are_those_of_the_estimate_at_the_rate_that_is_given(shell: Shell) -> None:

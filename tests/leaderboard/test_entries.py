@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 
 from lite_bench.harness.errors import DataError
+from lite_bench.harness.records import append_record, records_path
 from lite_bench.leaderboard.entries import Entry, gather
 from lite_bench.leaderboard.evaluations import find_results
-from tests.leaderboard.samples import make_manifest, write_run
+from tests.leaderboard.samples import make_manifest, make_record, write_run
 
 HALF = [0.5] * 4
+BETTER = [0.75] * 4
 
 
 def entries(*paths: Path) -> list[list[Entry]]:
@@ -71,14 +75,14 @@ def test_a_task_in_two_files_names_both(tmp_path: Path, accuracy: float, words: 
 )
 def test_what_differs_is_another_entry(tmp_path: Path, change: dict[str, Any]) -> None:
     one = write_run(tmp_path / "a", make_manifest(), {"Latin": HALF})
-    other = write_run(tmp_path / "b", make_manifest(**change), {"Latin": HALF})
+    other = write_run(tmp_path / "b", make_manifest(**change), {"Latin": BETTER})
     assert [len(table) for table in entries(one, other)] == [2]
 
 
 @pytest.mark.parametrize("line", ["[params]\nsteps = 5", "seed = 3", 'weights = "w.pt"', 'pixel_range = "signed"'])
 def test_settings_that_change_the_outcome_make_another_entry(tmp_path: Path, line: str) -> None:
     one = write_run(tmp_path / "a", make_manifest(), {"Latin": HALF})
-    other = write_run(tmp_path / "b", make_manifest(), {"Latin": HALF})
+    other = write_run(tmp_path / "b", make_manifest(), {"Latin": BETTER})
     (other / "config.toml").write_text(line)
     assert [len(table) for table in entries(one, other)] == [2]
 
@@ -108,3 +112,58 @@ def test_data_of_a_source_is_compared_where_sources_have_their_own(tmp_path: Pat
         manifest = make_manifest(learner=name, source_data=own)
         write_run(tmp_path / name, manifest, {})
     assert sorted(len(table) for table in entries(tmp_path)) == [1, 2]
+
+
+def test_a_limit_that_cuts_none_of_one_parts_sources_cuts_none_of_anothers(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "a", make_manifest(sources={"Latin": 1}, groups={}, limit=2), {"Latin": HALF[:1]})
+    other = write_run(tmp_path / "b", make_manifest(sources={"Old Italic": 4}, groups={}), {"Old Italic": HALF[:2]})
+    ((entry,),) = entries(one, other)
+    assert entry.manifest.limit is None
+    assert entry.manifest.expected("Old Italic") == 4
+
+
+def test_a_group_divided_over_machines_averages_over_all_its_sources(tmp_path: Path) -> None:
+    for name, source in (("a", "Latin"), ("b", "Old Italic")):
+        manifest = make_manifest(sources={source: 4}, groups={"all": [source]})
+        write_run(tmp_path / name, manifest, {source: HALF})
+    ((entry,),) = entries(tmp_path)
+    assert entry.manifest.groups == {"all": ["Latin", "Old Italic"]}
+
+
+def test_real_sources_of_an_evaluation_that_had_stand_ins_too_meet_other_real_ones(tmp_path: Path) -> None:
+    mixed = make_manifest(source_data={"Latin": "x", "Old Italic": "stand-in"})
+    run = write_run(tmp_path / "a", mixed, {})
+    append_record(records_path(run, "letters@1", "Latin"), make_record(mixed, "Latin", 0, 0.5, data="x"))
+    record = make_record(mixed, "Old Italic", 0, 0.5, data="stand-in", synthetic=True)
+    append_record(records_path(run, "letters@1", "Old Italic"), record)
+    write_run(tmp_path / "b", make_manifest(learner="other", source_data={"Latin": "x", "Old Italic": "y"}), {})
+    real, standin = entries(tmp_path)
+    assert [(entry.manifest.learner, entry.synthetic) for entry in real] == [("protonets", False), ("other", False)]
+    assert list(real[0].manifest.missing) == ["Old Italic"]
+    assert [list(entry.manifest.missing) for entry in standin] == [["Latin"]]
+
+
+def test_sources_without_data_of_their_own_are_compared_by_that_of_the_suite(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        manifest = make_manifest(learner=name, data=name, source_data={"Latin": "x"})
+        run = write_run(tmp_path / name, manifest, {})
+        append_record(records_path(run, "letters@1", "Old Italic"), make_record(manifest, "Old Italic", 0, 0.5))
+    assert [len(table) for table in entries(tmp_path)] == [1, 1]
+
+
+def test_versions_of_all_parts_are_kept(tmp_path: Path) -> None:
+    said = write_run(tmp_path / "a", make_manifest(versions={"torch": ["3"]}), {"Latin": HALF})
+    for name, source, version in (("b", "Old Italic", "2"), ("c", "Greek", "1")):
+        run = write_run(tmp_path / name, make_manifest(sources={source: 4}, groups={}), {source: HALF})
+        (run / "environment.json").write_text(json.dumps({"versions": {"torch": version}}))
+    ((entry,),) = entries(tmp_path)
+    assert entry.runs[0] == said
+    assert sorted(entry.versions["torch"]) == ["1", "2", "3"]
+
+
+def test_a_copy_without_its_settings_is_no_other_entry(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", make_manifest(checkpoint="abc"), {"Latin": HALF})
+    copytree(run, tmp_path / "b")
+    (run / "config.toml").write_text('gradient = "full"')
+    with pytest.raises(DataError, match=r"/a/.*Latin\.jsonl and .*/b/.*Latin\.jsonl hold .* one is a copy; name"):
+        entries(tmp_path)

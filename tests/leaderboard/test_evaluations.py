@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,26 @@ def test_suites_are_chosen_with_or_without_version(tmp_path: Path) -> None:
     assert len(select_suite(results, None)) == 3
     with pytest.raises(UnknownNameError, match="Did you mean letters@"):
         select_suite(results, "leters@1")
+
+
+def test_links_are_followed_and_each_run_is_found_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "elsewhere/10-00", make_manifest(), FULL)
+    (tmp_path / "board").mkdir()
+    (tmp_path / "board/mine").symlink_to(run)
+    (tmp_path / "board/again").symlink_to(tmp_path / "board")
+    assert [found.run for found in find_results([tmp_path / "board", run])] == [tmp_path / "board/mine"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "a/10-00", make_manifest(), FULL)
+    (tmp_path / "b").mkdir()
+    scandir = os.scandir
+
+    def locked(path: str) -> object:
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(RunError, match=r"Could not read .*/b: Permission denied; check its permissions"):
+        find_results([tmp_path])

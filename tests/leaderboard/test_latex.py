@@ -17,7 +17,8 @@ from lite_bench.leaderboard.tables import make_tables
 from tests.leaderboard.samples import make_manifest, write_run
 
 HOSTILE = '\\input{/etc/passwd} 100% $x^2$ a_b & #1 ~ {" <b> \\\\ \u202e'
-COMMANDS = r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textquotedbl|textmu)\{\}|\\[{}$&#%_]"
+NAMES = "backslash|asciitilde|asciicircum|asciigrave|less|greater|quotedbl|mu"
+COMMANDS = rf"\\text({NAMES})\{{\}}|\\[{{}}$&#%_]|\{{[\[*]\}}|(-\{{\}})+(?=-)"
 
 
 @given(st.text())
@@ -26,6 +27,17 @@ def test_every_special_character_is_spelled_out(text: str) -> None:
     for known in ("$\\pm$", "$^\\dagger$", "$\\surd$", "$\\geq$", "$\\leq$", "$\\times$", "$-$"):
         left = left.replace(known, "")
     assert not set(left) & set('\\{}$&#%_~^<>"')
+
+
+def test_no_text_is_taken_for_an_argument_or_a_ligature() -> None:
+    assert escape("[2] x*") == "{[}2] x{*}"
+    assert escape("--a ---b `c`") == "-{}-a -{}-{}-b \\textasciigrave{}c\\textasciigrave{}"
+
+
+def test_no_line_begins_with_what_a_line_break_takes_for_its_argument(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert "{[}2] " in text
+    assert not re.search(r"(\\\\|rule)\s*[\[*]", text)
 
 
 def page(tmp_path: Path) -> str:

@@ -43,10 +43,23 @@ def test_names_cannot_break_the_table_or_become_markup(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("5-way", "5-way"), ("a_b", "a\\_b"), ("a & <b>", "a & &lt;b&gt;"), (" a\t b ", "a b"), ("\x1b", "\\[U+001B\\]")],
+    [
+        ("5-way", "5-way"),
+        ("a_b", "a\\_b"),
+        ("a & <b>", "a & &lt;b&gt;"),
+        (" a\t b ", "a b"),
+        ("\x1b", "\\[U+001B\\]"),
+        ("~~a~~ $b$ &lt;", "\\~\\~a\\~\\~ \\$b\\$ &amp;lt;"),
+    ],
 )
 def test_text_is_escaped(name: str, text: str) -> None:
     assert escape(name) == text
+
+
+def test_a_command_stays_one_line_of_code_as_it_is(tmp_path: Path) -> None:
+    run = write_run(tmp_path, make_manifest(), {"Latin": [0.5] * 4})
+    text = markdown(make_tables(read_results(run), command="lite-bench leaderboard 'a `b`\n# c'"))
+    assert "- Again: `` lite-bench leaderboard 'a `b` # c' ``\n" in text
 
 
 def test_failed_tasks_are_counted_and_have_no_mean(tmp_path: Path) -> None:

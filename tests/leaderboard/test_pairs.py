@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lite_bench.leaderboard.markdown import markdown_pairs
 from lite_bench.leaderboard.pairs import find_pairs, p_text, pair_caption, pair_rows, pairs_csv, pairs_json
 from lite_bench.leaderboard.tables import Table, make_tables
 from lite_bench.leaderboard.terminal import terminal_pairs
+from lite_bench.leaderboard.text import RECOGNITION
 from tests.leaderboard.samples import make_manifest, write_run
 
 OURS = {"Latin": [0.5, 0.7, 0.75, 0.7], "Old Italic": [0.25, 0.5, 0.5, 0.5]}
@@ -58,6 +60,12 @@ def test_a_column_that_one_lacks_is_named(tables: list[Table]) -> None:
     assert pair_caption(pair).endswith("One of the two has no score in Old Italic, all.")
 
 
+def test_a_caption_says_that_fewer_frames_to_recognition_are_better(tables: list[Table]) -> None:
+    (pair,) = find_pairs(tables, "ours", "theirs")
+    assert RECOGNITION not in pair_caption(pair)
+    assert RECOGNITION in pair_caption(replace(pair, columns={"clean: frames to recognition": None}))
+
+
 def test_names_that_fit_no_row_or_several_are_refused(tables: list[Table]) -> None:
     with pytest.raises(UnknownNameError, match=r"row of a learner called 'their'.*Did you mean their label"):
         find_pairs(tables, "ours", "their")
@@ -79,6 +87,11 @@ def test_every_form_says_the_same(tables: list[Table]) -> None:
         assert found.interval is not None
         assert content["columns"][column]["p"] == found.p == float(lines[column]["p"])
         assert (content["columns"][column]["low"], float(lines[column]["high"])) == found.interval
+    digest = pair.table.provenance.digest
+    assert (content["split"], content["synthetic"]) == (lines["Latin"]["split"], False) == ("test", False)
+    assert (content["provenance"]["digest"], lines["Latin"]["task_digest"]) == (digest, digest)
+    for text in (markdown_pairs(pairs), latex_pairs(pairs), terminal_pairs(pairs)):
+        assert "letters@1, test split, task seed 0" in text
     assert "| Latin      |       +5.6 | −11.7 to +22.9 | 0.38 |     4 | paired t over 4 tasks" in markdown_pairs(pairs)
     assert "Latin & +5.6 & $-$11.7 to +22.9 & 0.38 & 4 & paired t over 4 tasks \\\\" in latex_pairs(pairs)
     drawn = next(line for line in terminal_pairs(pairs).splitlines() if line.strip().startswith("Latin"))

@@ -170,6 +170,12 @@ def test_sizes_of_orbit_tasks_are_those_of_the_published_rules() -> None:
     assert set(content()["evaluation"]["orbit@2021"]) == set(KINDS)
 
 
+def test_training_on_clusters_classifies_the_clips_of_both_sets() -> None:
+    for mode in KINDS:
+        plain, clusters = (content()["training"][f"orbit_{mode}_{name}"] for name in ("84", "clusters"))
+        assert clusters["query"] == plain["support"] + plain["query"]
+
+
 def test_sources_of_vtab_md_are_those_of_the_suite() -> None:
     data = content()["evaluation"]["vtab_md@lite"]
     own = {task.name: task for task in vtab_tasks()}
@@ -189,6 +195,13 @@ def test_defaults_estimators_and_sizes_are_real() -> None:
         training = [work for work in step.work if work.kind == "training"]
         assert len(training) == int("--run-name" in step.commands[0] and " train " in step.commands[0])
         assert all(work.tasks == step.settings.tasks for work in training)
+
+
+def test_that_competitors_are_not_the_published_ones_is_said_beside_the_statements() -> None:
+    figure3, table2 = (kind().outcome(None).rule for kind in (VtabMdFigure3, VtabMdTable2))
+    assert "contradicted if ours are in the other order by more than that. The competitors here are" in figure3
+    assert "the published bars are of the official version" in figure3
+    assert table2.endswith("has no interval.")
 
 
 def test_statements_name_runs_and_columns() -> None:
@@ -418,7 +431,64 @@ def test_of_several_runs_the_one_that_comes_furthest_is_taken(tmp_path: Path) ->
     most = write(tmp_path / "3", settings, scores={"clean": [0.6] * 85}, checkpoint="1" * 64, **ORBIT_METRICS)
     step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
     assert step.where == (str(most),)
-    assert step.notes == (f"{tmp_path / '1'}, {few} would do as well; the one that comes furthest is taken.",)
+    assert step.notes == (
+        f"{tmp_path / '1'}, {few} would do as well; the one that comes furthest is taken, of equal ones the first.",
+    )
+
+
+def test_one_evaluation_in_parts_on_two_machines_is_whole_and_both_folders_are_named(tmp_path: Path) -> None:
+    plan = OrbitTable1()
+    settings = wanted_settings(plan, SIMPLE_CNAPS)
+    scores = {"clean": [0.6] * 85}
+    here, there = (write(tmp_path / name, settings, scores=scores, **ORBIT_METRICS) for name in ("1", "2"))
+    for run, part in ((here, slice(0, 40)), (there, slice(40, 85))):
+        path = records_path(run, "orbit@2021", "clean")
+        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[part]), encoding="utf-8")
+    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
+    assert (step.state, step.where, step.notes) == ("there", (str(here), str(there)), ())
+
+
+def test_what_was_trained_on_stand_ins_does_not_count_on_whatever_it_was_evaluated(tmp_path: Path) -> None:
+    plan = OrbitTable1()
+    settings = wanted_settings(plan, SIMPLE_CNAPS)
+    run = write(tmp_path / "run", settings, scores={"clean": [0.827] * 85}, **ORBIT_METRICS)
+    (run / "environment.json").write_text('{"synthetic": true}', encoding="utf-8")
+    outcome = plan.outcome([tmp_path])
+    step = step_of(outcome, SIMPLE_CNAPS)
+    assert (step.state, step.notes) == ("missing", (f"{run} does not count: it was trained on stand-in data.",))
+    assert not any(row.compared for row in outcome.rows)
+
+
+def test_a_run_that_only_evaluates_is_no_training_to_go_on_with(tmp_path: Path) -> None:
+    """``train --resume`` refuses such a folder."""
+    plan = OrbitTable1()
+    scores = {"clean": [0.5] * 85}
+    settings = wanted_settings(plan, SIMPLE_CNAPS)
+    run = write(tmp_path / "run", settings, scores=scores, checkpoint="untrained", **ORBIT_METRICS)
+    (run / "run.json").write_text('{"status": "finished", "kind": "eval"}', encoding="utf-8")
+    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
+    assert step.notes == (f"{run} does not count: it was evaluated without being meta-trained.",)
+    assert step.state == "missing"
+    assert not any("--resume" in command for command in step.commands)
+
+
+def test_a_damaged_account_of_progress_is_not_taken_for_a_finished_training(tmp_path: Path) -> None:
+    plan = OrbitTable1()
+    run = write(tmp_path / "run", wanted_settings(plan, SIMPLE_CNAPS))
+    (run / "run.json").write_text('{"tasks": ', encoding="utf-8")
+    with pytest.raises(DataError, match=r"run\.json is damaged: .*; restore it or remove it\."):
+        plan.outcome([tmp_path])
+
+
+def test_another_number_of_tasks_is_another_list_of_tasks(tmp_path: Path) -> None:
+    plan = OrbitTable1()
+    settings = wanted_settings(plan, SIMPLE_CNAPS)
+    run = write(tmp_path / "run", settings, scores={"clean": [0.8] * 90}, sources={"clean": 90}, **ORBIT_METRICS)
+    outcome = plan.outcome([tmp_path])
+    assert step_of(outcome, SIMPLE_CNAPS).notes == (
+        f"{run} does not count: it has 90 tasks of clean, where the suite has 85.",
+    )
+    assert not any(row.compared for row in outcome.rows)
 
 
 # --- how far a run is
@@ -706,6 +776,12 @@ def test_draws_in_other_precisions_and_single_parts_are_told_apart(tmp_path: Pat
     report["findings"][0]["parts"] = {"backbone": {"rmse": 2.5}}  # the only part is the whole gradient
     (folder / "gradients.json").write_text(json.dumps(report), encoding="utf-8")
     assert GradientsFigure4().outcome([tmp_path]).rows[0].figures[0].ours == 2.5
+
+
+def test_the_study_leaves_out_the_source_whose_classes_are_too_small_for_its_tasks() -> None:
+    """Fungi has classes of 6 images, and a source that cannot give a task of 10 shots is an error."""
+    options = GradientsFigure4().outcome(None).steps[0].settings.suite_options
+    assert set(options["train_sources"].split(",")) == set(protocol()["versions"]["lite"]["train"]) - {"fungi"}
 
 
 def test_work_of_a_study_is_every_draw_and_the_exact_gradient_twice() -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lite_bench.harness.core import GROUP_METRICS, GroupScore
 from lite_bench.harness.records import append_record, read_results, records_path
+from lite_bench.leaderboard.data_formats import json_text
 from lite_bench.leaderboard.evaluations import find_results
 from lite_bench.leaderboard.published import PublishedRow
 from lite_bench.leaderboard.rows import NO_MEAN, NOT_EVALUATED
 from lite_bench.leaderboard.tables import Table, make_tables
+from lite_bench.leaderboard.text import UNTESTED, caption, footer, title
 from tests.leaderboard.samples import make_manifest, make_record, write_run
 
 FULL = {"Latin": [0.5, 0.5, 0.5, 0.5], "Old Italic": [0.5, 0.5, 0.5, 0.5]}
@@ -89,8 +93,8 @@ def test_a_limit_beyond_the_protocol_is_no_limit(tmp_path: Path) -> None:
 
 
 def test_the_same_label_is_told_apart_by_options(tmp_path: Path) -> None:
-    for steps in (5, 15):
-        run = write_run(tmp_path / str(steps), make_manifest(), FULL)
+    for steps, scores in ((5, FULL), (15, BETTER)):
+        run = write_run(tmp_path / str(steps), make_manifest(), scores)
         (run / "config.toml").write_text(f"[params]\nsteps = {steps}\n")
     (table,) = tables(tmp_path / "5", tmp_path / "15")
     assert {row.label for row in table.rows} == {"protonets (steps=5)", "protonets (steps=15)"}
@@ -196,10 +200,83 @@ def test_published_rows_are_only_added_to_whole_real_results(tmp_path: Path, mon
     real = write_run(tmp_path / "a", make_manifest(), FULL)
     standin = write_run(tmp_path / "b", make_manifest(data="other"), FULL, synthetic=True)
     some = write_run(tmp_path / "c", make_manifest(limit=2), {"Latin": [0.5] * 2, "Old Italic": [0.5] * 2})
-    found = make_tables(find_results([real, standin, some]), published=True)
-    assert {(table.synthetic, table.preview): len(table.published) for table in found} == {
-        (False, None): 1,
-        (True, None): 0,
-        (False, 2): 0,
+    validation = write_run(tmp_path / "d", make_manifest(split="validation"), FULL)
+    found = make_tables(find_results([real, standin, some, validation]), published=True)
+    assert {(table.split, table.synthetic, table.preview): len(table.published) for table in found} == {
+        ("test", False, None): 1,
+        ("test", True, None): 0,
+        ("test", False, 2): 0,
+        ("validation", False, None): 0,
     }
     assert not any(table.published for table in make_tables(find_results([real])))
+
+
+def test_columns_and_digest_do_not_depend_on_which_run_is_named_first(tmp_path: Path) -> None:
+    parts = {"a": "Old Italic", "b": "Latin"}
+    for name, source in parts.items():
+        manifest = make_manifest(sources={source: 4}, groups={}, digests={source: source})
+        write_run(tmp_path / name, manifest, {source: FULL[source]})
+        write_run(tmp_path / f"other {name}", replace(manifest, learner="other"), {source: FULL[source]})
+    runs = sorted(tmp_path.iterdir())
+    tables_of = [json_text(make_tables(find_results(paths))) for paths in (runs, runs[::-1])]
+    assert tables_of[0] == tables_of[1]
+    assert tables(*runs)[0].sources == ("Latin", "Old Italic")
+
+
+def test_a_mean_over_fewer_sources_than_other_rows_have_is_none(tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "a", make_manifest(), FULL)
+    part = make_manifest(learner="part", sources={"Latin": 4}, groups={"all": ["Latin"]})
+    (table,) = tables(whole, write_run(tmp_path / "b", part, {"Latin": [1.0] * 4}))
+    cells = {row.label: row.groups["all"] for row in table.rows}
+    assert table.groups == {"all": ("Latin", "Old Italic")}
+    assert (cells["part"].estimate, cells["part"].missing) == (None, NO_MEAN)
+    assert cells["protonets"].best
+
+
+def test_what_else_is_reported_is_marked_too_but_has_no_rank(tmp_path: Path) -> None:
+    manifest = make_manifest(sources={"clean": 4}, groups={}, metrics=list(GROUP_METRICS))
+    for name, step in (("one", 0.0), ("two", 0.125)):
+        own = replace(manifest, learner=name)
+        run = write_run(tmp_path / name, own, {})
+        for index in range(4):
+            group = GroupScore("video", 30, 0.5 + step, 0.5, 0.25 + step + index / 64 * (name == "two"))
+            record = make_record(own, "clean", index, group.frame_accuracy, groups=(group,), cluster=f"user {index}")
+            append_record(records_path(run, own.suite, "clean"), record)
+    (table,) = make_tables(find_results([tmp_path]))
+    cells = {row.label: row.metrics for row in table.rows}
+    late = "clean: frames to recognition"
+    assert (cells["one"][late].best, cells["two"][late].best, cells["two"][late].tied) == (True, False, False)
+    assert all(each["clean: video accuracy"].best for each in cells.values())
+    assert {cell.rank for each in cells.values() for cell in each.values()} == {None}
+    assert any("cluster-robust t-test" in line for line in caption(table))
+
+
+def test_a_title_says_what_is_not_the_list_that_everybody_evaluates_on(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", make_manifest(split="validation"), FULL)
+    write_run(tmp_path / "b", make_manifest(seed=3), FULL)
+    write_run(tmp_path / "c", make_manifest(), FULL)
+    titles = [title(table) for table in make_tables(find_results([tmp_path]))]
+    assert titles == ["letters@1", "letters@1 (task seed 3)", "letters@1 (validation tasks)"]
+
+
+def test_a_caption_says_that_one_task_has_no_test_and_what_scores_are(tmp_path: Path) -> None:
+    for name, value in (("one", 0.5), ("two", 0.4)):
+        manifest = make_manifest(learner=name, sources={"clean": 1}, groups={}, metrics=["frame accuracy"])
+        record = make_record(manifest, "clean", 0, value, groups=(GroupScore("video", 9, value, 0.0, 0.0),))
+        append_record(records_path(write_run(tmp_path / name, manifest, {}), "letters@1", "clean"), record)
+    (table,) = make_tables(find_results([tmp_path]))
+    assert UNTESTED in caption(table)
+    assert "over (task, video) scores" in caption(table)[0]
+
+
+def test_of_several_data_sets_the_fingerprint_is_that_of_all(tmp_path: Path) -> None:
+    for name, data, source in (("a", "x", "Old Italic"), ("b", "y", "Latin")):
+        write_run(tmp_path / name, make_manifest(learner=name, data=data, source_data={source: data}), {})
+    (table,) = make_tables(find_results([tmp_path]))
+    assert table.data == hashlib.sha256(b"Latin y\nOld Italic x\n").hexdigest()
+
+
+def test_of_a_preview_the_list_is_only_begun(tmp_path: Path) -> None:
+    manifest = make_manifest(limit=2, digests={"Latin": "1", "Old Italic": "2"})
+    (table,) = tables(write_run(tmp_path, manifest, {"Latin": [0.5] * 2}))
+    assert f"4 per row in 2 sources, the first of list {table.provenance.digest[:12]}" in dict(footer(table))["Tasks"]
