@@ -196,6 +196,7 @@ def evaluate(
     seed: int = 0,
     overwrite: bool = False,
     keep_predictions: bool = False,
+    label: str | None = None,
     notify: Notify = lambda source, done, total, record: None,
 ) -> Manifest:
     """Score a learner on the suite's test tasks, going on where an earlier evaluation stopped.
@@ -209,6 +210,7 @@ def evaluate(
         seed: seed of the list of tasks.
         overwrite: discard results of another evaluation of this suite in ``run``.
         keep_predictions: write down every group's predicted classes beside the records.
+        label: what leaderboards call it; None leaves what an earlier evaluation called it.
         notify: called as the work goes on.
 
     Raises:
@@ -225,7 +227,7 @@ def evaluate(
         if overwrite and folder.exists():
             with write_errors(folder):
                 shutil.rmtree(folder)
-        settled = _settle_manifest(folder, manifest)
+        settled = _settle_manifest(folder, manifest, label)
         _evaluate_missing_tasks(evaluation, suite, run, tasks, manifest, notify, keep_predictions=keep_predictions)
     return settled
 
@@ -301,11 +303,12 @@ def _differences(earlier: Manifest, manifest: Manifest) -> Iterator[tuple[str, o
                 yield f"{noun} of {source}", before[source], after[source]
 
 
-def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
+def _settle_manifest(folder: Path, manifest: Manifest, label: str | None) -> Manifest:
     """Write the manifest, unless results of a different evaluation are there.
 
     A larger limit extends what was asked for; a smaller one takes nothing back.
     """
+    manifest = replace(manifest, label=label or "")
     if (folder / MANIFEST).is_file():
         earlier = read_manifest(folder)
         for name, before, now in _differences(earlier, manifest):
@@ -318,6 +321,7 @@ def _settle_manifest(folder: Path, manifest: Manifest) -> Manifest:
             sources={**earlier.sources, **manifest.sources},
             source_data={**earlier.source_data, **manifest.source_data},
             digests={**earlier.digests, **manifest.digests},
+            label=earlier.label if label is None else label,
             versions=joined_versions([earlier.versions, manifest.versions]),
             commands=list(dict.fromkeys(earlier.commands + manifest.commands)),
         )

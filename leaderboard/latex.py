@@ -1,4 +1,4 @@
-"""Tables as LaTeX for papers: one ``tabular`` per block, which needs the packages booktabs, xcolor and textcomp."""
+"""Tables as LaTeX for papers: a float per grid, which needs the packages booktabs, graphicx, xcolor and textcomp."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lite_bench.leaderboard.text import (
 )
 
 APOSTROPHE, STRAIGHT = "'", "\\textquotesingle{}"
-NEEDS = "% Needs \\usepackage{booktabs,xcolor,textcomp} and, with pdflatex, \\usepackage[T1]{fontenc}."
+NEEDS = "% Needs \\usepackage{booktabs,graphicx,xcolor,textcomp} and, with pdflatex, \\usepackage[T1]{fontenc}."
 SPECIAL = {
     "\\": "\\textbackslash{}",
     "{": "\\{",
@@ -75,8 +75,7 @@ def latex_pairs(pairs: Sequence[Pair]) -> str:
         grid = _tabular(PAIR_HEAD, [[escape(text) for text in line] for line in pair_rows(pair)], [], left=0)
         heading = f"\\caption{{\\textbf{{{escape(pair_title(pair))}.}} {escape(pair_caption(pair))}}}"
         below = " \\\\\n".join(_footer_line(name, text) for name, text in footer(pair.table))
-        lines = [heading, grid, "\n\\medskip\\raggedright\\scriptsize", below]
-        parts.append("\n".join(["\\begin{table}", "\\centering\\footnotesize", *lines, "\\end{table}"]))
+        parts.append(_float("table", heading, grid, "\n\\medskip\\raggedright\\scriptsize", below))
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,24 +87,26 @@ def escape(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    """Render one table: a float with all its blocks, its footnotes and what it rests on."""
+    """Render one table: a float for each of its grids, then the footnotes and what it rests on."""
     notes = Notes()
-    grids = [_scores(table, block, notes) for block in blocks(table)]
-    grids.append(_setup(table, notes))
-    grids += [_costs(table, notes)] if table.with_costs else []
+    grids = [(block.title, _scores(table, block, notes)) for block in blocks(table)]
+    grids.append(("Setup", _setup(table, notes)))
+    grids += [("Cost of a task", _costs(table, notes))] if table.with_costs else []
+    floats = []
+    for number, (about, grid) in enumerate(grids):
+        heading = ": ".join(filter(None, [title(table), about]))
+        reading = "" if number else f" {escape(' '.join(caption(table)))}"
+        floats.append(_float("table*", f"\\caption{{\\textbf{{{escape(heading)}.}}{reading}}}", grid))
     below = [escape(f"[{number}] {text}") for number, text in enumerate(notes.texts, start=1)]
     below += [_footer_line(name, text) for name, text in footer(table)]
-    return "\n".join(
-        [
-            "\\begin{table*}",
-            "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-            f"\\caption{{\\textbf{{{escape(title(table))}.}} {escape(' '.join(caption(table)))}}}",
-            "\n\n\\medskip\n".join(grids),
-            "\n\\medskip\\raggedright\\scriptsize",
-            " \\\\\n".join(below),
-            "\\end{table*}",
-        ]
-    )
+    return "\n\n".join([*floats, "{\\raggedright\\scriptsize\n" + " \\\\\n".join(below) + "\\par}"])
+
+
+def _float(kind: str, heading: str, grid: str, *below: str) -> str:
+    """Put a grid into a float of its own, no wider than the text."""
+    fitted = f"\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{grid}}}"
+    start = "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}"
+    return "\n".join([f"\\begin{{{kind}}}", start, heading, fitted, *below, f"\\end{{{kind}}}"])
 
 
 def _footer_line(name: str, text: str) -> str:

@@ -17,8 +17,9 @@ from lite_bench.harness.core import Record
 from lite_bench.harness.errors import DataError, LiteBenchError
 from lite_bench.harness.records import MANIFEST, RESULTS
 from lite_bench.harness.settings import Settings, read_config, validate
-from lite_bench.leaderboard.entries import Entry, gather, preview
+from lite_bench.leaderboard.entries import Entry, preview
 from lite_bench.leaderboard.evaluations import find_results
+from lite_bench.leaderboard.gathering import gather
 from lite_bench.leaderboard.training import UNTRAINED, WITHOUT_H
 
 DECIDING = ("learner", "params", "backbone", "pretrained", "weights", "pixel_range", "image_size")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from lite_bench.harness.core import LATENESS
 from lite_bench.harness.records import Results
 from lite_bench.leaderboard.comparison import Comparison, compare, compare_groups
-from lite_bench.leaderboard.entries import Entry, all_members, gather, in_order, preview
+from lite_bench.leaderboard.entries import Entry, all_members, in_order, preview
+from lite_bench.leaderboard.gathering import gather
 from lite_bench.leaderboard.intervals import Kind
 from lite_bench.leaderboard.provenance import Provenance, provenance
 from lite_bench.leaderboard.published import PublishedRow, published_rows

@@ -13,8 +13,8 @@ from lite_bench.leaderboard.tables import Table
 
 DASH = "–"
 TIED = "†"
-COSTS = ("Passes", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory")
-SETUP = ("Backbone", "Image", "Pre-training", "Gradient", "H", "Train tasks")
+COSTS = ("Steps", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory")
+SETUP = ("Backbone", "Image (px)", "Pre-training", "Gradient", "H", "Train tasks")
 KINDS = {
     Kind.protocol: "the protocol's 95 % interval, 1.96 s / √n over {scores}",
     Kind.student: "a 95 % interval by Student's t over {scores}",
@@ -42,11 +42,11 @@ PUBLISHED = (
     "Published rows, in italics where there are any, were measured by others, with sources and differences in their "
     "notes; they are neither ranked nor compared."
 )
-FIRST = "A source's own column is its {metric}, which ranks and marks are of; other columns of it have neither."
+FIRST = "A source's own column is its {metric}; only that is ranked."
 UNTESTED = "A column of one task has no test: whatever is not bold in it may still be no worse."
 RECOGNITION = "Frames to recognition: % of a video's frames before the first that is recognised; lower is better."
 COST_CAPTION = (
-    "Costs are of one task: passes over the support set (F forward, B backward), multiply-accumulates to adapt, true "
+    "Costs are of one task: steps, as passes over the support set (F forward, B backward), MACs to adapt, true "
     "and as published tables count, median time to adapt and to classify an image, parameters of the learner, numbers "
     "that are adapted, and the largest peak of memory measured."
 )
@@ -157,6 +157,12 @@ def title(table: Table) -> str:
     if table.preview is not None:
         marks.append(f"preview of {table.preview} tasks per source")
     return f"{table.suite} ({', '.join(marks)})" if marks else table.suite
+
+
+def column_title(table: Table, column: str) -> str:
+    """Name a column where it stands alone: a source of several figures with the one that is its own."""
+    metrics = next((row.manifest.metrics for row in table.rows if row.manifest.metrics), [])
+    return f"{column}: {metrics[0]}" if metrics and column in table.sources else column
 
 
 def caption(table: Table) -> list[str]:

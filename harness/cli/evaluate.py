@@ -56,6 +56,13 @@ def evaluate_command(
     limit: Annotated[
         int | None, typer.Option("--limit", help="At most this many tasks per source; flagged as partial.")
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label",
+            help="What leaderboards call this row; two models with one label and no source in common are one row.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of another evaluation in the same run.")
     ] = False,
@@ -80,7 +87,7 @@ def evaluate_command(
     }  # fmt: skip
     run, manifest = run_evaluation(
         learner, checkpoint, given, config, output_dir, run_name,
-        seed=seed, overwrite=overwrite, keep_predictions=keep_predictions,
+        seed=seed, overwrite=overwrite, keep_predictions=keep_predictions, label=label,
     )  # fmt: skip
     report(run, manifest, as_json=json)
 
@@ -96,6 +103,7 @@ def run_evaluation(
     seed: int = 0,
     overwrite: bool = False,
     keep_predictions: bool = False,
+    label: str | None = None,
 ) -> tuple[RunFolder, Manifest]:
     """Find what to evaluate, evaluate it, and give the run folder and what was measured.
 
@@ -109,6 +117,7 @@ def run_evaluation(
         seed: seed of the list of tasks.
         overwrite: replace results of another evaluation.
         keep_predictions: keep the predicted classes of groups of queries.
+        label: what leaderboards call it; None leaves it as it is.
 
     Raises:
         UsageError: arguments contradict each other.
@@ -122,7 +131,9 @@ def run_evaluation(
     else:
         run, evaluation, suite = _existing(learner, checkpoint, given, output_dir)
     try:
-        manifest = _evaluate(evaluation, suite, run, seed, overwrite=overwrite, keep_predictions=keep_predictions)
+        manifest = _evaluate(
+            evaluation, suite, run, seed, overwrite=overwrite, keep_predictions=keep_predictions, label=label
+        )
     except KeyboardInterrupt as error:
         _close(run, "interrupted")
         raise InterruptedRunError(f"Stopped; the finished tasks are kept. {_how_to_go_on(run)}") from error
@@ -149,7 +160,14 @@ def _close(run: RunFolder, status: Status) -> None:
 
 
 def _evaluate(
-    evaluation: Evaluation, suite: Suite, run: RunFolder, seed: int, *, overwrite: bool, keep_predictions: bool
+    evaluation: Evaluation,
+    suite: Suite,
+    run: RunFolder,
+    seed: int,
+    *,
+    overwrite: bool,
+    keep_predictions: bool,
+    label: str | None,
 ) -> Manifest:
     from lite_bench.harness.evaluation import evaluate
 
@@ -170,7 +188,7 @@ def _evaluate(
 
         return evaluate(
             evaluation, suite, run.path,
-            seed=seed, overwrite=overwrite, keep_predictions=keep_predictions, notify=notify,
+            seed=seed, overwrite=overwrite, keep_predictions=keep_predictions, label=label, notify=notify,
         )  # fmt: skip
 
 

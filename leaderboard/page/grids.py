@@ -33,7 +33,7 @@ from lite_bench.leaderboard.text import (
     setup_texts,
 )
 
-TEXTS = ("Learner", "Backbone", "Pre-training", "Gradient", "Passes")
+TEXTS = ("Learner", "Backbone", "Pre-training", "Gradient", "Steps")
 """Columns that are sorted as text; all others hold numbers."""
 DIVIDER = "Published: measured by others, never ranked with the rows above"
 HIDDEN = "visually-hidden"

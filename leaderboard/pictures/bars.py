@@ -36,7 +36,7 @@ from lite_bench.leaderboard.pictures.style import (
     write_notes,
 )
 from lite_bench.leaderboard.tables import Table
-from lite_bench.leaderboard.text import DASH, title
+from lite_bench.leaderboard.text import DASH, column_title, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,9 @@ def accuracy_by_group(table: Table) -> Figure:
             bottom = top - (deep + 1) * (ABOVE + height) - deep * BELOW
             axes = add_axes(figure, EDGE + names + along * (width + GAP), bottom, width, height)
             _panel(axes, column, lines, names=along == 0, wide=width > WIDE)
-            axes.set_title(shorten(column, width + GAP - 4.0, NORMAL), fontsize=NORMAL, loc="left", pad=3.0)
+            axes.set_title(
+                shorten(column_title(table, column), width + GAP - 4.0, NORMAL), fontsize=NORMAL, loc="left", pad=3.0
+            )
     return figure
 
 

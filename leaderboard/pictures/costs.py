@@ -38,7 +38,7 @@ from lite_bench.leaderboard.pictures.style import (
 )
 from lite_bench.leaderboard.rows import Row
 from lite_bench.leaderboard.tables import Table
-from lite_bench.leaderboard.text import title
+from lite_bench.leaderboard.text import column_title, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,7 +181,11 @@ def _draw(
         axes = add_axes(figure, LEFT, top - ABOVE - height, WIDTH - LEFT - RIGHT, height)
         top -= ABOVE + height + BELOW
         _scales(axes, panel.dots)
-        axes.set_title(f"{shorten(panel.column, 200.0)}, with {INTERVALS[table.interval]}", loc="left", fontsize=NORMAL)
+        axes.set_title(
+            f"{shorten(column_title(table, panel.column), 200.0)}, with {INTERVALS[table.interval]}",
+            loc="left",
+            fontsize=NORMAL,
+        )
         counting = "as published tables count" if published else "true count"
         axes.set_xlabel(f"MACs to adapt to a task, {counting}", fontsize=NORMAL)
         axes.set_ylabel("Accuracy, %", fontsize=NORMAL)

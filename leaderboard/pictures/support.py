@@ -36,7 +36,7 @@ from lite_bench.leaderboard.pictures.style import (
 from lite_bench.leaderboard.published import PublishedRow
 from lite_bench.leaderboard.rows import Row
 from lite_bench.leaderboard.tables import Table
-from lite_bench.leaderboard.text import title
+from lite_bench.leaderboard.text import column_title, title
 from lite_bench.leaderboard.training import WITHOUT_H
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def accuracy_against_h(table: Table) -> Figure:
             bottom = top - (down + 1) * (ABOVE + HEIGHT) - down * BELOW
             axes = add_axes(figure, LEFT + along * (width + GAP), bottom, width, HEIGHT)
             _panel(axes, column, series, width)
-            axes.set_title(shorten(column, width, NORMAL), fontsize=NORMAL, loc="left", pad=4.0)
+            axes.set_title(shorten(column_title(table, column), width, NORMAL), fontsize=NORMAL, loc="left", pad=4.0)
             axes.set_ylabel("Accuracy, %" if along == 0 else "", fontsize=NORMAL)
         _legend(figure, series, legend, notes_height(notes))
     return figure

@@ -198,3 +198,10 @@ def test_the_manifest_names_versions_and_commands_of_every_part(
     assert manifest.commands == ["lite-bench eval one", "lite-bench eval two"]
     assert manifest.versions["torch"] == [version("torch"), "99"]
     assert manifest.versions["lite-bench"] == [version("lite-bench")]
+
+
+def test_a_label_names_the_row_and_stays_until_another_is_given(suite: Suite, tmp_path: Path) -> None:
+    assert evaluate(evaluation(), suite, tmp_path, label="mine").label == "mine"
+    assert evaluate(evaluation(), suite, tmp_path).label == "mine"
+    assert evaluate(evaluation(), suite, tmp_path, label="").label == ""
+    assert read_manifest(results_folder(tmp_path, suite.id)).label == ""

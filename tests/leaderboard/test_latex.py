@@ -57,7 +57,8 @@ def test_every_row_of_a_grid_has_as_many_cells_as_its_heading(tmp_path: Path) ->
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here; install TeX Live to compile the table")
 def test_a_compiler_takes_it(tmp_path: Path) -> None:
-    head = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,xcolor,textcomp}\\begin{document}\n"
+    packages = "\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx,xcolor,textcomp}"
+    head = f"\\documentclass{{article}}{packages}\\begin{{document}}\n"
     (tmp_path / "table.tex").write_text(f"{head}{page(tmp_path)}\\end{{document}}\n", encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -62,7 +62,7 @@ def test_of_grouped_queries_the_caption_says_which_score_is_ranked(tmp_path: Pat
         record = make_record(manifest, "clean", index, 0.5, groups=(GroupScore("v", 2, 0.5, 1.0, 0.0),), cluster="u")
         append_record(records_path(tmp_path, manifest.suite, "clean"), record)
     text = " ".join(terminal.terminal_text(make_tables(read_results(tmp_path))).split())
-    assert "A source's own column is its frame accuracy, which ranks and marks are of" in text
+    assert "A source's own column is its frame accuracy; only that is ranked" in text
 
 
 def test_plain_text_has_no_colours_and_no_trailing_spaces(tmp_path: Path) -> None:

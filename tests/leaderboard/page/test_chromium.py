@@ -131,7 +131,7 @@ def sorted_heads(browser: Any) -> dict[str, str]:
         (0, "score a", "descending", "beta gamma alpha delta", "delta alpha gamma beta"),
         (0, "score b", "descending", "alpha beta gamma delta", "beta alpha gamma delta"),  # the last two have none
         (0, "learner", "ascending", "alpha beta delta gamma", "gamma delta beta alpha"),
-        (1, "setup Image", "ascending", "alpha gamma delta beta", "beta delta alpha gamma"),
+        (1, "setup Image (px)", "ascending", "alpha gamma delta beta", "beta delta alpha gamma"),
         (1, "setup Backbone", "ascending", "alpha gamma delta beta", "beta delta alpha gamma"),
         (1, "setup H", "ascending", "alpha beta gamma delta", "delta gamma beta alpha"),
         (2, "cost of a task MACs", "ascending", "alpha beta gamma delta", "gamma beta alpha delta"),  # 9, 80, 700 G, –

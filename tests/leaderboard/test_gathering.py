@@ -11,8 +11,9 @@ import pytest
 
 from lite_bench.harness.errors import DataError
 from lite_bench.harness.records import append_record, records_path
-from lite_bench.leaderboard.entries import Entry, gather
+from lite_bench.leaderboard.entries import Entry
 from lite_bench.leaderboard.evaluations import find_results
+from lite_bench.leaderboard.gathering import gather
 from tests.leaderboard.samples import make_manifest, make_record, write_run
 
 HALF = [0.5] * 4
@@ -167,3 +168,37 @@ def test_a_copy_without_its_settings_is_no_other_entry(tmp_path: Path) -> None:
     (run / "config.toml").write_text('gradient = "full"')
     with pytest.raises(DataError, match=r"/a/.*Latin\.jsonl and .*/b/.*Latin\.jsonl hold .* one is a copy; name"):
         entries(tmp_path)
+
+
+def write_model(run: Path, source: str, **changes: Any) -> Path:
+    """Write a run whose model is for one source alone, as ORBIT's are for one mode."""
+    values: dict[str, Any] = {
+        "label": "ours",
+        "checkpoint": run.name,
+        "groups": {},
+        "sources": {"clean": 4, "clutter": 4},
+    }
+    write_run(run, make_manifest(**(values | changes)), {source: HALF})
+    (run / "config.toml").write_text(f'gradient = "lite"\nlite_h = 8\ntasks = 9\n[suite_options]\nmode = "{source}"\n')
+    return run
+
+
+def test_models_of_one_label_for_a_source_each_are_one_row(tmp_path: Path) -> None:
+    ((entry,),) = entries(write_model(tmp_path / "a", "clean"), write_model(tmp_path / "b", "clutter"))
+    assert {source: len(found) for source, found in entry.records.items()} == {"clean": 4, "clutter": 4}
+    assert entry.manifest.checkpoint == "a + b"
+    assert entry.training.text == "mode=clean, lite H=8, 9 tasks; mode=clutter, lite H=8, 9 tasks"
+    assert (entry.training.h, [run.name for run in entry.runs]) == (8, ["a", "b"])
+
+
+@pytest.mark.parametrize("change", [{"label": ""}, {"label": "theirs"}, {"backbone": "other"}, {"precision": "bf16"}])
+def test_models_that_differ_otherwise_are_rows_of_their_own(tmp_path: Path, change: dict[str, Any]) -> None:
+    one, other = write_model(tmp_path / "a", "clean"), write_model(tmp_path / "b", "clutter", **change)
+    assert [len(table) for table in entries(one, other)] == [2]
+
+
+def test_two_models_of_one_label_for_the_same_source_are_two_rows(tmp_path: Path) -> None:
+    runs = [write_model(tmp_path / name, source) for name, source in (("a", "clean"), ("b", "clean"), ("c", "clutter"))]
+    ((first, second),) = entries(*runs)
+    assert [run.name for run in first.runs] == ["a", "c"]
+    assert [run.name for run in second.runs] == ["b"]
