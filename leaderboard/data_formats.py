@@ -86,6 +86,7 @@ def _row_values(row: Row) -> dict[str, Any]:
         "gradient": training.gradient or None,
         "h": training.h,
         "train_tasks": training.tasks,
+        "trained_with": training.on or None,
         "precision": manifest.precision,
         "checkpoint": manifest.checkpoint,
         "limit": manifest.limit,

@@ -100,10 +100,11 @@ def _of_several_weights(parts: Sequence[Entry]) -> Entry:
     weights = " + ".join(part.manifest.checkpoint for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.training.notes))
     text = "; ".join(dict.fromkeys(part.training.text for part in parts))
+    on = "; ".join(dict.fromkeys(part.training.on for part in parts))
     return replace(
         whole,
         manifest=replace(whole.manifest, checkpoint=weights),
-        training=replace(whole.training, text=text, notes=notes),
+        training=replace(whole.training, text=text, notes=notes, on=on),
     )
 
 

@@ -14,7 +14,7 @@ from lite_bench.leaderboard.tables import Table
 DASH = "–"
 TIED = "†"
 COSTS = ("Steps", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory")
-SETUP = ("Backbone", "Image (px)", "Pre-training", "Gradient", "H", "Train tasks")
+SETUP = ("Backbone", "Image (px)", "Pre-training", "Gradient", "H", "Train tasks", "Trained with")
 KINDS = {
     Kind.protocol: "the protocol's 95 % interval, 1.96 s / √n over {scores}",
     Kind.student: "a 95 % interval by Student's t over {scores}",
@@ -132,14 +132,14 @@ def setup_texts(row: Row) -> list[str]:
     h = "" if training.h is None else str(training.h)
     tasks = "" if training.tasks is None else f"{training.tasks:,}"
     gradient = training.gradient or ("untrained" if row.manifest.checkpoint == "untrained" else "")
-    texts = [row.manifest.backbone, str(row.manifest.image_size), training.pretraining, gradient, h, tasks]
+    texts = [row.manifest.backbone, str(row.manifest.image_size), training.pretraining, gradient, h, tasks, training.on]
     return [text or DASH for text in texts]
 
 
 def published_setup_texts(row: PublishedRow) -> list[str]:
     """Write the columns `SETUP` of a published row."""
     size = "" if row.image_size is None else str(row.image_size)
-    return [text or DASH for text in [row.backbone, size, row.pretraining, row.gradient, row.h, ""]]
+    return [text or DASH for text in [row.backbone, size, row.pretraining, row.gradient, row.h, "", ""]]
 
 
 def published_notes(row: PublishedRow) -> list[str]:

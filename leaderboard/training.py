@@ -28,6 +28,7 @@ class Training:
         gradient: name of the gradient estimator; empty if not meta-trained or unknown.
         h: LITE's H, the support images that carried a gradient; None where the gradient has none.
         tasks: tasks it was meta-trained on; None if not meta-trained or unknown.
+        on: the suite's options that it was trained with, and a seed that is not 0.
         options: options of the learner, as they were given.
         pixels: range of values that networks see, if it is said.
         versions: of the packages that the run was made with.
@@ -40,6 +41,7 @@ class Training:
     gradient: str = ""
     h: int | None = None
     tasks: int | None = None
+    on: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     pixels: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +68,8 @@ def read_training(run: Path, checkpoint: str) -> Training:
         "command": _text(environment.get("command")),
     }
     if checkpoint == UNTRAINED:
-        return Training(", ".join(filter(None, [UNTRAINED, _seed(config)])), ("Not meta-trained.",), **about)
+        text = ", ".join(filter(None, [UNTRAINED, _seed(config)]))
+        return Training(text, ("Not meta-trained.",), on=_seed(config), **about)
     progress = _read_table(run / "run.json")
     done, asked = _count(progress, "tasks"), _count(config, "tasks")
     tasks = asked if done is None else done
@@ -75,7 +78,8 @@ def read_training(run: Path, checkpoint: str) -> Training:
     parts = [_options(config), method, f"{tasks} tasks" if tasks is not None else "", _seed(config)]
     text = ", ".join(filter(None, parts)) or "trained"
     notes = _unfinished(progress, done, asked) + ((ON_STAND_INS,) if environment.get("synthetic") is True else ())
-    return Training(text, notes, gradient=gradient, h=h, tasks=tasks, **about)
+    on = ", ".join(filter(None, [_options(config), _seed(config)]))
+    return Training(text, notes, gradient=gradient, h=h, tasks=tasks, on=on, **about)
 
 
 def _pretraining(config: dict[str, Any], environment: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from lite_bench.leaderboard.text import (
     setup_texts,
 )
 
-TEXTS = ("Learner", "Backbone", "Pre-training", "Gradient", "Steps")
+TEXTS = ("Learner", "Backbone", "Pre-training", "Gradient", "Steps", "Trained with")
 """Columns that are sorted as text; all others hold numbers."""
 DIVIDER = "Published: measured by others, never ranked with the rows above"
 HIDDEN = "visually-hidden"
@@ -109,7 +109,7 @@ def setup_values(row: Row) -> list[Value]:
     """Give what the columns `SETUP` are sorted by."""
     training = row.training
     text = setup_texts(row)
-    return [text[0], row.manifest.image_size, text[2], text[3], training.h, training.tasks]
+    return [text[0], row.manifest.image_size, text[2], text[3], training.h, training.tasks, text[6]]
 
 
 def cost_values(costs: CostSummary | None) -> list[Value]:
@@ -259,7 +259,7 @@ def _value_cells(names: Sequence[str], texts: Sequence[str], values: Sequence[Va
 
 def _published_setup_values(row: PublishedRow) -> list[Value]:
     text = published_setup_texts(row)
-    return [text[0], row.image_size, text[2], text[3], int(row.h) if row.h.isdecimal() else None, None]
+    return [text[0], row.image_size, text[2], text[3], int(row.h) if row.h.isdecimal() else None, None, None]
 
 
 def _published_cost_values(row: PublishedRow) -> list[Value]:
