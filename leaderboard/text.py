@@ -155,7 +155,7 @@ def title(table: Table) -> str:
     marks = ["synthetic"] if table.synthetic else []
     marks += [f"{table.split} tasks"] * (table.split != "test") + [f"task seed {table.seed}"] * (table.seed != 0)
     if table.preview is not None:
-        marks.append(f"preview of {table.preview} tasks per source")
+        marks.append(f"preview of {table.preview} task{'s' * (table.preview != 1)} per source")
     return f"{table.suite} ({', '.join(marks)})" if marks else table.suite
 
 

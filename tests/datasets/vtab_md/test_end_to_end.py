@@ -49,7 +49,7 @@ def test_train_evaluate_and_rank(standin: Path, shell: Shell) -> None:
     assert all(record.synthetic for records in results.records.values() for record in records)
     assert results.records["eurosat"][0].n_support == 1000
     board, _ = shell("leaderboard", "runs")
-    assert "## vtab\\_md@lite (synthetic, preview of 1 tasks per source)" in board
+    assert "## vtab\\_md@lite (synthetic, preview of 1 task per source)" in board
     recorded = json.loads((run / "environment.json").read_text())["data"]
     assert len({recorded[f"vtab_md@lite/train/{source}"] for source in ("mnist", "ilsvrc_2012", "fungi")}) == 3
     assert recorded["vtab_md@lite/train/fungi"] == recorded["vtab_md@lite/fungi"]
