@@ -202,4 +202,7 @@ def _flat_costs(costs: CostSummary | None) -> dict[str, Any]:
     for name in ("adapt_seconds", "query_seconds"):
         spread = None if costs is None else getattr(costs, name)
         flat |= {f"{name}_median": spread and spread.median, f"{name}_p95": spread and spread.p95}
-    return {**flat, "uncounted": "" if costs is None else "; ".join(costs.uncounted)}
+    words = (
+        {"uncounted": (), "devices": ()} if costs is None else {"uncounted": costs.uncounted, "devices": costs.devices}
+    )
+    return {**flat, **{name: "; ".join(each) for name, each in words.items()}}

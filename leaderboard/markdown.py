@@ -32,7 +32,7 @@ from lite_bench.leaderboard.text import (
     title,
 )
 
-LEFT = ("Learner", "Backbone", "Pre-training", "Gradient", "Trained with", "Column", "Test")
+LEFT = ("Learner", "Backbone", "Pre-training", "Gradient", "Trained with", "Device", "Column", "Test")
 HEAD = ("Rank", "Learner")
 SPECIAL = {letter: f"\\{letter}" for letter in "\\|*_`[]~$"} | {"<": "&lt;", ">": "&gt;"}
 """Letters that would be markup, ``~`` and ``$`` where it knows deleted text and formulas, and how they are spelled."""

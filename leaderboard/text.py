@@ -13,7 +13,7 @@ from lite_bench.leaderboard.tables import Table
 
 DASH = "–"
 TIED = "†"
-COSTS = ("Steps", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory")
+COSTS = ("Steps", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory", "Device")
 SETUP = ("Backbone", "Image (px)", "Pre-training", "Gradient", "H", "Train tasks", "Trained with")
 KINDS = {
     Kind.protocol: "the protocol's 95 % interval, 1.96 s / √n over {scores}",
@@ -48,7 +48,7 @@ RECOGNITION = "Frames to recognition: % of a video's frames before the first tha
 COST_CAPTION = (
     "Costs are of one task: steps, as passes over the support set (F forward, B backward), MACs to adapt, true "
     "and as published tables count, median time to adapt and to classify an image, parameters of the learner, numbers "
-    "that are adapted, and the largest peak of memory measured."
+    "that are adapted, and the largest peak of memory measured. Compare times and memory of one device only."
 )
 
 COMMAND = "Again"
@@ -116,13 +116,18 @@ def cost_texts(costs: CostSummary | None) -> list[str]:
         return [DASH] * len(COSTS)
     figures = [costs.passes, scaled(costs.macs), scaled(costs.published_macs)]
     figures += [seconds(None if each is None else each.median) for each in (costs.adapt_seconds, costs.query_seconds)]
-    figures += [scaled(costs.parameters), scaled(costs.adapted), scaled(costs.peak_bytes, "B")]
+    figures += [
+        scaled(costs.parameters),
+        scaled(costs.adapted),
+        scaled(costs.peak_bytes, "B"),
+        ", ".join(costs.devices),
+    ]
     return [DASH if text in {"", UNKNOWN} else text for text in figures]
 
 
 def published_cost_texts(row: PublishedRow) -> list[str]:
     """Write the columns `COSTS` of a published row."""
-    figures = [row.passes, "", scaled(row.macs), seconds(row.seconds), "", scaled(row.parameters), "", ""]
+    figures = [row.passes, "", scaled(row.macs), seconds(row.seconds), "", scaled(row.parameters), "", "", ""]
     return [DASH if text in {"", UNKNOWN} else text for text in figures]
 
 

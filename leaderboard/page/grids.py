@@ -33,7 +33,7 @@ from lite_bench.leaderboard.text import (
     setup_texts,
 )
 
-TEXTS = ("Learner", "Backbone", "Pre-training", "Gradient", "Steps", "Trained with")
+TEXTS = ("Learner", "Backbone", "Pre-training", "Gradient", "Steps", "Trained with", "Device")
 """Columns that are sorted as text; all others hold numbers."""
 DIVIDER = "Published: measured by others, never ranked with the rows above"
 HIDDEN = "visually-hidden"
@@ -118,7 +118,7 @@ def cost_values(costs: CostSummary | None) -> list[Value]:
         return [None] * len(COSTS)
     times = [_median(costs.adapt_seconds), _median(costs.query_seconds)]
     sizes = [costs.parameters, costs.adapted, costs.peak_bytes]
-    return [costs.passes, costs.macs, costs.published_macs, *times, *sizes]
+    return [costs.passes, costs.macs, costs.published_macs, *times, *sizes, ", ".join(costs.devices)]
 
 
 def value_cell(text: str, value: Value, *marks: Markup, number: bool = True) -> Markup:
@@ -263,7 +263,7 @@ def _published_setup_values(row: PublishedRow) -> list[Value]:
 
 
 def _published_cost_values(row: PublishedRow) -> list[Value]:
-    return [row.passes, None, row.macs, row.seconds, None, row.parameters, None, None]
+    return [row.passes, None, row.macs, row.seconds, None, row.parameters, None, None, None]
 
 
 def _median(times: Spread | None) -> float | None:

@@ -469,7 +469,7 @@ def test_costs_reach_the_leaderboard_in_every_form(shell: Shell, tmp_path: Path)
     out, _ = shell("leaderboard", str(tmp_path))
     header = next(line for line in out.splitlines() if "Steps" in line)
     assert [cell.strip() for cell in header.strip("|").split("|")][1:] == [
-        "Steps", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory",
+        "Steps", "MACs", "Published MACs", "Adapt", "Per image", "Params", "Adapted", "Peak memory", "Device",
     ]  # fmt: skip
     (row,) = json.loads(shell("leaderboard", str(tmp_path), "--json")[0])["tables"][0]["rows"]
     assert row["costs"]["passes"] == "1F"
