@@ -15,7 +15,7 @@ from lite_bench.leaderboard.comparison import Comparison
 from lite_bench.leaderboard.data_formats import comparison_values
 from lite_bench.leaderboard.rows import Row
 from lite_bench.leaderboard.tables import Table, compare_rows
-from lite_bench.leaderboard.text import DASH, RECOGNITION, percent, title
+from lite_bench.leaderboard.text import DASH, RECOGNITION, signed_percent, title
 
 HEAD = ("Column", "Difference", "95 % interval", "p", "Pairs", "Test")
 HEAD_VALUES = ("suite", "split", "seed", "synthetic", "preview")
@@ -140,13 +140,8 @@ def _head(pair: Pair) -> dict[str, Any]:
 
 def _texts(found: Comparison) -> list[str]:
     ends = found.interval
-    interval = DASH if ends is None else f"{_signed(ends[0])} to {_signed(ends[1])}"
-    return [_signed(found.difference), interval, p_text(found.p), str(found.n), found.kind]
-
-
-def _signed(value: float) -> str:
-    text = percent(abs(value))
-    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
+    interval = DASH if ends is None else f"{signed_percent(ends[0])} to {signed_percent(ends[1])}"
+    return [signed_percent(found.difference), interval, p_text(found.p), str(found.n), found.kind]
 
 
 def p_text(p: float | None) -> str:

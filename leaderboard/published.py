@@ -122,11 +122,6 @@ def published_table(name: str) -> tuple[PublishedRow, ...]:
     return _with_labels(list(_rows_beside(tables[name], tables[name]["suites"][0]["suite"])))
 
 
-def published_tables() -> tuple[str, ...]:
-    """Name the tables that `published_table` knows."""
-    return tuple(_content()["tables"])
-
-
 @functools.cache
 def _content() -> dict[str, Any]:
     """Read ``published.json``; do not write to what is given."""

@@ -76,6 +76,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def signed_percent(value: float) -> str:
+    """Write a difference of fractions in percentage points with its sign; two decimals, as paired ones are small."""
+    text = f"{100 * abs(value):.2f}"
+    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
+
+
 def with_interval(mean: float, interval: Interval | None) -> str:
     """Write a mean and its interval in %: ``98.7 ± 0.3``, or ``98.7 (98.2 to 99.0)`` where it is not symmetric."""
     if interval is None:

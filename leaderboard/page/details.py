@@ -19,7 +19,14 @@ from lite_bench.leaderboard.pairs import p_text
 from lite_bench.leaderboard.published import PublishedRow
 from lite_bench.leaderboard.rows import Cell, Row
 from lite_bench.leaderboard.tables import Table
-from lite_bench.leaderboard.text import DASH, KINDS, percent, published_text, rank_text, with_interval
+from lite_bench.leaderboard.text import (
+    DASH,
+    KINDS,
+    published_text,
+    rank_text,
+    signed_percent,
+    with_interval,
+)
 
 Pairs = list[tuple[str, str]]
 RUN_FILES = ("config.toml", "environment.json", "metrics.jsonl")
@@ -56,12 +63,6 @@ def relative_link(path: Path, folder: Path) -> str | None:
     except ValueError:  # another drive
         return None
     return quote(os.fsencode(way.replace(os.sep, "/")), safe="/")
-
-
-def signed_percent(value: float) -> str:
-    """Write a difference of fractions in percentage points, with its sign."""
-    text = percent(abs(value))
-    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
 
 
 def _box(name: str, label: str, content: Markup) -> Markup:

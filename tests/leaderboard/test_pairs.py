@@ -92,10 +92,25 @@ def test_every_form_says_the_same(tables: list[Table]) -> None:
     assert (content["provenance"]["digest"], lines["Latin"]["task_digest"]) == (digest, digest)
     for text in (markdown_pairs(pairs), latex_pairs(pairs), terminal_pairs(pairs)):
         assert "letters@1, test split, task seed 0" in text
-    assert "| Latin      |       +5.6 | −11.7 to +22.9 | 0.38 |     4 | paired t over 4 tasks" in markdown_pairs(pairs)
-    assert "Latin & +5.6 & $-$11.7 to +22.9 & 0.38 & 4 & paired t over 4 tasks \\\\" in latex_pairs(pairs)
+    assert "| Latin      |      +5.62 | −11.68 to +22.93 | 0.38 |     4 | paired t over 4 tasks" in markdown_pairs(
+        pairs
+    )
+    assert "Latin & +5.62 & $-$11.68 to +22.93 & 0.38 & 4 & paired t over 4 tasks \\\\" in latex_pairs(pairs)
     drawn = next(line for line in terminal_pairs(pairs).splitlines() if line.strip().startswith("Latin"))
-    assert drawn.split() == ["Latin", "+5.6", "−11.7", "to", "+22.9", "0.38", "4", "paired", "t", "over", "4", "tasks"]
+    assert drawn.split() == [
+        "Latin",
+        "+5.62",
+        "−11.68",
+        "to",
+        "+22.93",
+        "0.38",
+        "4",
+        "paired",
+        "t",
+        "over",
+        "4",
+        "tasks",
+    ]
 
 
 @pytest.mark.parametrize(("p", "text"), [(None, "–"), (0.0, "< 0.0001"), (0.00123, "0.0012"), (0.5, "0.5"), (1.0, "1")])

@@ -9,7 +9,7 @@ import pytest
 from lite_bench.leaderboard.evaluations import find_results
 from lite_bench.leaderboard.published import PublishedFigure, PublishedRow, Source
 from lite_bench.leaderboard.tables import make_tables
-from lite_bench.leaderboard.text import caption, column_title, published_notes, published_text
+from lite_bench.leaderboard.text import caption, column_title, published_notes, published_text, signed_percent
 from tests.leaderboard.samples import make_manifest, write_run
 
 SOURCE = Source("Someone 2020", "Table 3", "primary")
@@ -53,3 +53,10 @@ def test_a_source_of_several_figures_is_named_with_its_own_where_it_stands_alone
     assert column_title(videos, "Latin: video accuracy") == "Latin: video accuracy"
     assert column_title(plain, "Latin") == "Latin"
     assert "A source's own column is its frame accuracy; only that is ranked." in caption(videos)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "+1.23"), (-0.4, "−40.00"), (-0.0003, "−0.03"), (-0.00001, "0.00"), (0.0, "0.00")]
+)
+def test_differences_have_a_sign_unless_they_are_nothing(value: float, text: str) -> None:
+    assert signed_percent(value) == text

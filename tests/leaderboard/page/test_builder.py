@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from lite_bench.leaderboard.intervals import Kind
 from lite_bench.leaderboard.labels import visible
 from lite_bench.leaderboard.page.builder import html, plots_of
-from lite_bench.leaderboard.page.details import relative_link, signed_percent
+from lite_bench.leaderboard.page.details import relative_link
 from lite_bench.leaderboard.page.elements import shorten
 from lite_bench.leaderboard.tables import Table, make_tables
 from lite_bench.leaderboard.text import footer, score_text
@@ -195,7 +195,7 @@ def test_details_tell_everything_of_a_row(boards: dict[str, Table], page: Node) 
     details = section.all("div", id="t1-r1")[0]
     lines = {line.attributes["data-column"]: [cell.text for cell in line.children] for line in details.all("tr")[1:]}
     assert lines["a"][:6] == ["a", "50.00", "45.10 to 54.90", "4", "4 of 4", "0"]
-    assert lines["a"][7:10] == ["−40.0", "–", "0.12"]
+    assert lines["a"][7:10] == ["−40.00", "–", "0.12"]
     assert lines["b"][7] == "the best"
     pairs = dict(zip([x.text for x in details.all("dt")], [x.text for x in details.all("dd")], strict=True))
     expected = {"Learner": "learner0", "Options": "scale = 0", "Gradient": "lite", "H": "10", "Train tasks": "100"}
@@ -312,11 +312,6 @@ def test_texts_stand_out_in_both_themes(theme: int, ink: str, paper: str) -> Non
     pairs = {n: (a, b) for n, a, b in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", style)}
     light, dark = sorted((luminance(pairs[ink][theme]), luminance(pairs[paper][theme])), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5
-
-
-@pytest.mark.parametrize(("value", "text"), [(0.0123, "+1.2"), (-0.4, "−40.0"), (-0.0001, "0.0"), (0.0, "0.0")])
-def test_differences_have_a_sign(value: float, text: str) -> None:
-    assert signed_percent(value) == text
 
 
 def test_a_title_of_many_suites_is_cut(boards: dict[str, Table]) -> None:
