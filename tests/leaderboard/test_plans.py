@@ -1,10 +1,9 @@
-"""Plans of published tables: their data, which runs count, what is said of the others, and the table beside ours."""
+"""Plans of published tables: their data, their commands, and the table beside ours."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import json
 import math
 import re
 import shlex
@@ -20,95 +19,41 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite_bench.datasets.orbit.suite import Orbit
 from lite_bench.datasets.orbit.table1 import Table1Costs
 from lite_bench.datasets.orbit.videos import KINDS
 from lite_bench.datasets.vtab.tasks import tasks as vtab_tasks
 from lite_bench.datasets.vtab_md.protocol import protocol
-from lite_bench.datasets.vtab_md.suite import VtabMd
-from lite_bench.harness.assembly import build_learner
 from lite_bench.harness.cli.app import build_app
-from lite_bench.harness.core import GroupScore
 from lite_bench.harness.errors import DataError, RunError
 from lite_bench.harness.options import option_parameters
-from lite_bench.harness.records import Manifest, append_record, records_path, results_folder, write_manifest
+from lite_bench.harness.records import results_folder, write_manifest
 from lite_bench.harness.registry import ESTIMATORS, LEARNERS
-from lite_bench.harness.reproduction import Outcome, PlannedReproduction, Step, verdict
-from lite_bench.harness.settings import Settings, dump, resolve
+from lite_bench.harness.reproduction import PlannedReproduction, verdict
+from lite_bench.harness.settings import Settings
 from lite_bench.harness.statistics import Estimate
 from lite_bench.leaderboard import plans
 from lite_bench.leaderboard.matching import DECIDING, DECIDING_TRAINING
 from lite_bench.leaderboard.plans import OrbitTable1, Plan, VtabMdFigure3, VtabMdTable2, content, flags_of
 from lite_bench.leaderboard.published import PublishedFigure, Source, published_table
-from lite_bench.leaderboard.studies import GradientsFigure4
-from tests.leaderboard.samples import make_manifest, make_record
-
-PLANS = (OrbitTable1, VtabMdTable2, VtabMdFigure3)
-EVERY = (*PLANS, GradientsFigure4)
-SUITES: dict[str, Any] = {"orbit@2021": Orbit, "vtab_md@lite": VtabMd}
-SIMPLE_CNAPS = "orbit_simple_cnaps_efficientnet_b0_224-clean"
-FINETUNER = "orbit_finetuner_efficientnet_b0_224"
-WEIGHTS = Path("imagenet84.safetensors")
+from tests.leaderboard.planned import (
+    EVERY,
+    FINETUNER,
+    ORBIT_METRICS,
+    PLANS,
+    SIMPLE_CNAPS,
+    SUITES,
+    step_of,
+    wanted_settings,
+    write,
+    write_records,
+)
+from tests.leaderboard.samples import make_manifest
 
 
 @pytest.fixture(autouse=True)
 def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work where there are neither runs nor recipes, as users do."""
     monkeypatch.chdir(tmp_path)
-
-
-def step_of(outcome: Outcome, name: str) -> Step:
-    (step,) = (step for step in outcome.steps if step.name == name)
-    return step
-
-
-def write(
-    run: Path,
-    settings: Settings,
-    *,
-    suite: str = "orbit@2021",
-    scores: dict[str, list[float]] | None = None,
-    trained: int | None = None,
-    checkpoint: str = "0" * 64,
-    synthetic: bool = False,
-    **changes: Any,
-) -> Path:
-    """Write a run folder: settings, how far it came, and of each source the accuracies of its first tasks."""
-    run.mkdir(parents=True)
-    (run / "config.toml").write_text(dump(settings), encoding="utf-8")
-    progress = {"status": "finished", "kind": "train", "tasks": settings.tasks if trained is None else trained}
-    (run / "run.json").write_text(json.dumps(progress), encoding="utf-8")
-    if scores is None:
-        return run
-    manifest = make_manifest(
-        suite=suite, learner=settings.learner, backbone=settings.backbone, image_size=settings.image_size,
-        checkpoint=checkpoint, groups={}, **{"sources": dict.fromkeys(scores, 85), **changes},
-    )  # fmt: skip
-    write_manifest(results_folder(run, suite), manifest)
-    for source, values in scores.items():
-        write_records(run, manifest, source, values, synthetic=synthetic)
-    return run
-
-
-def write_records(run: Path, manifest: Manifest, source: str, values: list[float], **changes: Any) -> None:
-    """Write a record per accuracy; of ORBIT, of two videos each, which vote wrongly where less than half is right."""
-    for index, value in enumerate(values):
-        groups = tuple(GroupScore(name, 8, value, float(value >= 0.5), 0.0) for name in ("a", "b"))
-        own = {"groups": groups, "cluster": f"P{index // 5}"} if manifest.metrics else {}
-        append_record(
-            records_path(run, manifest.suite, source), make_record(manifest, source, index, value, **own, **changes)
-        )
-
-
-def wanted_settings(plan: Plan, name: str) -> Settings:
-    settings = step_of(plan.outcome(None), name).settings
-    return settings.changed(weights=WEIGHTS) if settings.weights else settings
-
-
-ORBIT_METRICS: dict[str, Any] = {"metrics": ["frame accuracy", "video accuracy", "frames to recognition"]}
-
-
-# --- the data of the plans
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -221,9 +166,6 @@ def test_every_setting_is_deciding_or_is_known_not_to_be() -> None:
     assert not free & {*DECIDING, *DECIDING_TRAINING}
 
 
-# --- commands
-
-
 @functools.cache
 def known_flags(command: str) -> set[str]:
     group = typer.main.get_command(build_app())
@@ -263,307 +205,6 @@ def test_settings_are_written_as_flags() -> None:
     assert flags_of(changes) == "--lite-h 10 --no-pretrained -P a=1 -P 'b=x y' -S way=5"
     assert flags_of({"pretrained": True}) == "--pretrained"
     assert flags_of({}) == ""
-
-
-# --- which runs count
-
-
-def test_a_run_by_the_recipe_is_there(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    run = write(tmp_path / "a" / "b", settings, scores={"clean": [0.827] * 85}, **ORBIT_METRICS)
-    outcome = plan.outcome([tmp_path])
-    step = step_of(outcome, SIMPLE_CNAPS)
-    assert (step.state, step.done, step.where) == ("there", "trained, 85 of 85 test tasks", (str(run),))
-    assert (step.commands, step.work) == ((), ())
-    assert [each.name for each in outcome.steps if each.state != "missing"] == [SIMPLE_CNAPS]
-    assert step_of(outcome, SIMPLE_CNAPS.replace("clean", "clutter")).notes == (
-        f"{run} matches but for -S mode: clean, not clutter.",
-    )
-
-
-def test_runs_is_where_runs_are_by_default() -> None:
-    plan = OrbitTable1()
-    write(Path("runs") / "x" / "y", wanted_settings(plan, SIMPLE_CNAPS), scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    assert step_of(plan.outcome(None), SIMPLE_CNAPS).state == "there"
-
-
-CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "h": ({"lite_h": 20}, "lite_h: 20, not 8"),
-    "gradient": ({"gradient": "exact"}, "gradient: exact, not lite-importance"),
-    "backbone": ({"backbone": "resnet18"}, "backbone: resnet18, not efficientnet_b0"),
-    "image size": ({"image_size": 84}, "image_size: 84, not 224"),
-    "option": ({"params": {"gate_penalty": "0.001"}}, "-P gate_penalty: 0.001, not 0.016"),
-    "further option": ({"params": {"gate_penalty": 0.016, "beta": 2.0}}, "-P beta: 2, which the plan does not set"),
-    "option of the suite": ({"suite_options": {"mode": "clean", "caps": "84"}}, "-S caps: 84, not lite"),
-    "weights": ({"weights": WEIGHTS}, "weights: imagenet84.safetensors, which the plan does not set"),
-    "from scratch": ({"pretrained": False}, "pretrained: false, not true"),
-    "tasks": ({"tasks": 200}, "tasks: 200, not 22000"),
-    "rate": ({"lr": 0.01}, "lr: 0.01, not 0.0001"),
-    "suite": ({"suite": "glyphs"}, "suite: glyphs, not orbit"),
-}
-
-
-@pytest.mark.parametrize(("changes", "text"), CHANGES.values(), ids=CHANGES)
-def test_a_run_that_nearly_is_the_one_meant_is_named_with_what_differs(
-    tmp_path: Path, changes: dict[str, Any], text: str
-) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS).changed(**changes)
-    run = write(tmp_path / "near", settings, scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
-    assert (step.state, step.where) == ("missing", ())
-    assert step.notes == (f"{run} matches but for {text}.",)
-
-
-def test_a_run_that_differs_in_much_or_is_of_another_learner_is_not_named(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    for name, changes in (("far", {"lite_h": 1, "tasks": 5, "lr": 0.5}), ("other", {"learner": "protonets"})):
-        write(tmp_path / name, settings.changed(**changes), scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    assert step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS).notes == ()
-
-
-def test_what_changes_no_result_does_not_matter(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    same = {"suite": "orbit@2021", "suite_options": {"mode": "clean"}, "params": {"gate_penalty": "0.0160"}}
-    other = settings.changed(
-        **same, seed=3, device="cpu", batch_size=8, precision="bf16", validate_every=0, pixel_range="backbone"
-    )
-    write(tmp_path / "same", other, scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    assert step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS).state == "there"
-
-
-def test_an_estimator_of_the_same_gradient_counts_and_is_named(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS).changed(gradient="lite")
-    run = write(tmp_path / "lite", settings, scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
-    assert step.state == "there"
-    assert step.notes == (f"{run} has --gradient lite, which stands for lite-importance.",)
-
-
-def test_h_plays_no_part_where_all_carry_a_gradient(tmp_path: Path) -> None:
-    plan, name = OrbitTable1(), "orbit_cnaps_resnet18_84-clutter"
-    settings = wanted_settings(plan, name).changed(lite_h=3)
-    write(tmp_path / "full", settings, scores={"clutter": [0.5] * 85}, **ORBIT_METRICS)
-    assert step_of(plan.outcome([tmp_path]), name).state == "there"
-
-
-def test_the_batch_size_decides_where_results_depend_on_it(tmp_path: Path) -> None:
-    plan, name = OrbitTable1(), "orbit_fomaml_efficientnet_b0_224-clean"
-    settings = wanted_settings(plan, name).changed(batch_size=64)
-    run = write(tmp_path / "small", settings, scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    assert step_of(plan.outcome([tmp_path]), name).notes == (f"{run} matches but for batch_size: 64, not 128.",)
-
-
-def test_batches_are_fixed_where_the_learner_says_that_its_results_depend_on_them() -> None:
-    for run in content()["plans"]["orbit-table1"]["runs"]:
-        small = {"pretrained": False, "backbone": "conv4", "image_size": 32}
-        learner: Any = build_learner(resolve(small, Path(f"recipes/{run['recipe']}.toml")), 32)[0]
-        assert run.get("fixed_batches", False) is bool(getattr(learner, "fixed_batches", False)), run
-
-
-def test_a_file_that_is_not_to_be_had_must_be_given_all_the_same(tmp_path: Path) -> None:
-    plan, name = OrbitTable1(), "orbit_cnaps_resnet18_84-clutter"
-    settings = wanted_settings(plan, name).changed(weights=None)
-    run = write(tmp_path / "bare", settings, scores={"clutter": [0.5] * 85}, **ORBIT_METRICS)
-    assert step_of(plan.outcome([tmp_path]), name).notes == (
-        f"{run} matches but for weights: not set, where one must be given.",
-    )
-
-
-UNCOUNTED: dict[str, tuple[dict[str, Any], str]] = {
-    "stand-in": ({"synthetic": True}, "its results are of stand-in data, which say nothing about the real benchmark"),
-    "preview": ({"limit": 10}, "its results are a preview of 10 tasks per source (--limit)"),
-    "seed": ({"seed": 1}, "it was evaluated on the test tasks of seed 1, not the test tasks of seed 0"),
-    "split": ({"split": "validation"}, "it was evaluated on the validation tasks of seed 0, not the test tasks"),
-    "untrained": ({"checkpoint": "untrained"}, "it was evaluated without being meta-trained"),
-    "data": ({"suite": "orbit@2021+data=other"}, "it was evaluated on orbit@2021+data=other, not orbit@2021"),
-    "version": ({"suite": "orbit@2022"}, "it was evaluated on orbit@2022, not orbit@2021"),
-}
-
-
-@pytest.mark.parametrize(("changes", "reason"), UNCOUNTED.values(), ids=UNCOUNTED)
-def test_results_that_say_nothing_about_the_table_never_count(
-    tmp_path: Path, changes: dict[str, Any], reason: str
-) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    run = write(tmp_path / "run", settings, **{"scores": {"clean": [0.1] * 85}, **ORBIT_METRICS, **changes})
-    outcome = plan.outcome([tmp_path])
-    step = step_of(outcome, SIMPLE_CNAPS)
-    trained = ("missing", "") if "synthetic" in changes else ("partial", "trained, 0 of 85 test tasks")
-    assert (step.state, step.done) == trained  # what was trained on stand-ins is of no use either
-    assert len(step.notes) == 1
-    assert step.notes[0].startswith(f"{run} does not count: {reason}")
-    assert not any(row.compared for row in outcome.rows)
-    assert outcome.agrees
-
-
-def test_an_evaluation_with_other_weights_than_none_is_not_that_of_an_untrained_learner(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    scores = {"clean": [0.7] * 85, "clutter": [0.6] * 85}
-    settings = wanted_settings(plan, FINETUNER)
-    write(tmp_path / "run", settings, scores=scores, **ORBIT_METRICS)
-    step = step_of(plan.outcome([tmp_path]), FINETUNER)
-    assert step.notes == (f"{tmp_path / 'run'} does not count: it was evaluated with trained weights.",)
-    assert step.state == "missing"
-    assert "--run-name" in step.commands[0]
-    write(tmp_path / "plain", settings, scores=scores, checkpoint="untrained", **ORBIT_METRICS)
-    step = step_of(plan.outcome([tmp_path]), FINETUNER)
-    assert (step.state, step.done) == ("there", "170 of 170 test tasks")
-
-
-def test_results_without_settings_are_not_taken_for_anything(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    run = write(tmp_path / "r", wanted_settings(plan, SIMPLE_CNAPS), scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    (run / "config.toml").unlink()
-    assert {step.state for step in plan.outcome([tmp_path]).steps} == {"missing"}
-
-
-def test_of_several_runs_the_one_that_comes_furthest_is_taken(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    write(tmp_path / "1", settings, trained=100)
-    few = write(tmp_path / "2", settings, scores={"clean": [0.5] * 9}, **ORBIT_METRICS)
-    most = write(tmp_path / "3", settings, scores={"clean": [0.6] * 85}, checkpoint="1" * 64, **ORBIT_METRICS)
-    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
-    assert step.where == (str(most),)
-    assert step.notes == (
-        f"{tmp_path / '1'}, {few} would do as well; the one that comes furthest is taken, of equal ones the first.",
-    )
-
-
-def test_one_evaluation_in_parts_on_two_machines_is_whole_and_both_folders_are_named(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    scores = {"clean": [0.6] * 85}
-    here, there = (write(tmp_path / name, settings, scores=scores, **ORBIT_METRICS) for name in ("1", "2"))
-    for run, part in ((here, slice(0, 40)), (there, slice(40, 85))):
-        path = records_path(run, "orbit@2021", "clean")
-        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[part]), encoding="utf-8")
-    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
-    assert (step.state, step.where, step.notes) == ("there", (str(here), str(there)), ())
-
-
-def test_what_was_trained_on_stand_ins_does_not_count_on_whatever_it_was_evaluated(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    run = write(tmp_path / "run", settings, scores={"clean": [0.827] * 85}, **ORBIT_METRICS)
-    (run / "environment.json").write_text('{"synthetic": true}', encoding="utf-8")
-    outcome = plan.outcome([tmp_path])
-    step = step_of(outcome, SIMPLE_CNAPS)
-    assert (step.state, step.notes) == ("missing", (f"{run} does not count: it was trained on stand-in data.",))
-    assert not any(row.compared for row in outcome.rows)
-
-
-def test_a_run_that_only_evaluates_is_no_training_to_go_on_with(tmp_path: Path) -> None:
-    """``train --resume`` refuses such a folder."""
-    plan = OrbitTable1()
-    scores = {"clean": [0.5] * 85}
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    run = write(tmp_path / "run", settings, scores=scores, checkpoint="untrained", **ORBIT_METRICS)
-    (run / "run.json").write_text('{"status": "finished", "kind": "eval"}', encoding="utf-8")
-    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
-    assert step.notes == (f"{run} does not count: it was evaluated without being meta-trained.",)
-    assert step.state == "missing"
-    assert not any("--resume" in command for command in step.commands)
-
-
-def test_a_damaged_account_of_progress_is_not_taken_for_a_finished_training(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    run = write(tmp_path / "run", wanted_settings(plan, SIMPLE_CNAPS))
-    (run / "run.json").write_text('{"tasks": ', encoding="utf-8")
-    with pytest.raises(DataError, match=r"run\.json is damaged: .*; restore it or remove it\."):
-        plan.outcome([tmp_path])
-
-
-def test_another_number_of_tasks_is_another_list_of_tasks(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    run = write(tmp_path / "run", settings, scores={"clean": [0.8] * 90}, sources={"clean": 90}, **ORBIT_METRICS)
-    outcome = plan.outcome([tmp_path])
-    assert step_of(outcome, SIMPLE_CNAPS).notes == (
-        f"{run} does not count: it has 90 tasks of clean, where the suite has 85.",
-    )
-    assert not any(row.compared for row in outcome.rows)
-
-
-# --- how far a run is
-
-
-def test_a_run_in_training_goes_on(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    run = write(tmp_path / "run", wanted_settings(plan, SIMPLE_CNAPS), trained=2200)
-    step = step_of(plan.outcome([tmp_path]), SIMPLE_CNAPS)
-    assert (step.state, step.done, step.where) == ("partial", "trained on 2200 of 22000 tasks", (str(run),))
-    assert step.commands == (
-        f"lite-bench train --resume {run} --data-dir DATA",
-        f"lite-bench eval --checkpoint {run} --data-dir DATA",
-    )
-    assert [(work.kind, work.tasks) for work in step.work] == [("training", 19800), ("evaluation", 85)]
-
-
-def test_an_evaluation_in_mid_training_does_not_count(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    settings = wanted_settings(plan, SIMPLE_CNAPS)
-    run = write(tmp_path / "run", settings, trained=10, scores={"clean": [0.5] * 85}, **ORBIT_METRICS)
-    outcome = plan.outcome([tmp_path])
-    assert step_of(outcome, SIMPLE_CNAPS).notes == (
-        f"{run} does not count: it was evaluated before its training was finished.",
-    )
-    assert not any(row.compared for row in outcome.rows)
-
-
-def test_an_evaluation_goes_on_where_it_is(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    run = write(tmp_path / "run", wanted_settings(plan, SIMPLE_CNAPS), scores={"clean": [0.5] * 40}, **ORBIT_METRICS)
-    outcome = plan.outcome([tmp_path])
-    step = step_of(outcome, SIMPLE_CNAPS)
-    assert (step.state, step.done) == ("partial", "trained, 40 of 85 test tasks")
-    assert step.commands == (f"lite-bench eval --checkpoint {run} --data-dir DATA",)
-    assert [(work.kind, work.tasks) for work in step.work] == [("evaluation", 45)]
-    assert not any(row.compared for row in outcome.rows)  # never a mean over a part
-
-
-def test_a_task_that_failed_leaves_its_figure_missing(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    run = write(tmp_path / "run", wanted_settings(plan, SIMPLE_CNAPS), scores={"clean": [0.5] * 84}, **ORBIT_METRICS)
-    path = records_path(run, "orbit@2021", "clean")
-    last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    last |= {"task": last["task"].replace("/83", "/84"), "accuracy": None, "failed": "Its logits are not finite."}
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(last) + "\n")
-    outcome = plan.outcome([tmp_path])
-    step = step_of(outcome, SIMPLE_CNAPS)
-    assert (step.state, step.done) == ("partial", "trained, 84 of 85 test tasks")
-    assert step.notes == (f"{run} has 1 failed tasks, so that a figure is missing; its records say why.",)
-    assert not any(row.compared for row in outcome.rows)
-
-
-def test_a_model_of_one_mode_says_nothing_about_the_other(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    scores = {"clean": [0.8] * 85, "clutter": [0.1] * 85}
-    write(tmp_path / "run", wanted_settings(plan, SIMPLE_CNAPS), scores=scores, **ORBIT_METRICS)
-    outcome = plan.outcome([tmp_path])
-    assert [figure.compared for figure in outcome.rows[14].figures] == [True, True, False, False]
-    assert step_of(outcome, SIMPLE_CNAPS).done == "trained, 85 of 85 test tasks"
-
-
-def test_one_of_two_modes_is_shown_while_the_other_is_missing(tmp_path: Path) -> None:
-    plan = OrbitTable1()
-    scores = {"clean": [0.781] * 85, "clutter": [0.6] * 3}
-    write(tmp_path / "run", wanted_settings(plan, FINETUNER), scores=scores, checkpoint="untrained", **ORBIT_METRICS)
-    outcome = plan.outcome([tmp_path])
-    assert step_of(outcome, FINETUNER).done == "88 of 170 test tasks"
-    row = outcome.rows[2]
-    assert [figure.compared for figure in row.figures] == [True, True, False, False]
-    assert row.compared
-
-
-# --- the table
 
 
 def test_figures_stand_beside_the_published_ones(tmp_path: Path) -> None:
@@ -617,9 +258,6 @@ def test_the_one_figure_without_an_interval_has_the_tolerance_of_the_plan(tmp_pa
         assert (frames.published, frames.published_half_width, frames.tolerance) == (82.7, None, 2.0)
         assert frames.agrees is agrees
     assert "2 points where one of them has no interval" in plan.outcome(None).rule
-
-
-# --- VTAB+MD, with three tasks of each Meta-Dataset source
 
 
 @pytest.fixture
@@ -700,108 +338,6 @@ def test_an_order_within_the_tolerance_is_no_contradiction(tmp_path: Path, ours:
     write_vtab(tmp_path / "1", wanted_settings(plan, "vtab_md_simple_cnaps_224-h40"), lambda name: 0.60)
     write_vtab(tmp_path / "2", wanted_settings(plan, "vtab_md_ctx_resnet34_224"), lambda name: ours)
     assert plan.outcome([tmp_path]).claims[3].holds is holds
-
-
-# --- gradients
-
-
-def write_study(folder: Path, errors: dict[str, dict[int, float]], **changes: Any) -> Path:
-    findings = [
-        {
-            "case": {"estimator": name, "h": h, "precision": "fp32"},
-            "parts": {"all": {"rmse": error}, "film": {"rmse": 9}},
-        }
-        for name, own in errors.items()
-        for h, error in own.items()
-    ]
-    findings.append({"case": {"estimator": "exact", "h": None, "precision": "fp32"}, "parts": {"all": {"rmse": 0.0}}})
-    report = {"learner": "protonets", "suite": "omniglot@1", "image_size": 84, "way": 10, "n_support": 100}
-    folder.mkdir(parents=True)
-    text = json.dumps({**report, "findings": findings, **changes})
-    (folder / "gradients.json").write_text(text, encoding="utf-8")
-    return folder
-
-
-def test_a_study_agrees_where_lite_is_below_up_to_half_of_the_support_set(tmp_path: Path) -> None:
-    folder = write_study(
-        tmp_path / "a", {"lite": {1: 9, 10: 3.9, 50: 2.2, 80: 1.1}, "subsample": {10: 12.1, 50: 3.4, 80: 1.0}}
-    )
-    outcome = GradientsFigure4().outcome([tmp_path])
-    (step,) = outcome.steps
-    assert (step.state, step.done, step.where, step.work) == ("there", "1 study", (str(folder),), ())
-    assert [(row.labels["H"], row.figures[2].ours, row.figures[2].published) for row in outcome.rows] == [
-        ("10", "yes", "yes"),
-        ("50", "yes", "yes"),
-        ("80", "no", None),
-    ]
-    assert [figure.ours for figure in outcome.rows[0].figures[:2]] == [3.9, 12.1]
-    assert outcome.agrees
-    assert verdict(outcome.rows, (), outcome.rule) == "2 of 2 rows are there; 2 of 2 rows agree with what is published."
-
-
-def test_a_study_in_which_lite_is_not_below_disagrees(tmp_path: Path) -> None:
-    write_study(tmp_path / "a", {"lite": {10: 3.0, 40: 2.4}, "subsample": {10: 4.0, 40: 2.3}})
-    outcome = GradientsFigure4().outcome([tmp_path])
-    assert [row.agrees for row in outcome.rows] == [True, False]
-    assert not outcome.agrees
-
-
-def test_studies_are_looked_for_where_they_are_written() -> None:
-    write_study(Path("gradients") / "x", {"lite": {10: 3.0}, "subsample": {10: 4.0}})
-    assert GradientsFigure4().outcome(None).steps[0].where == ("gradients/x",)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"image_size": 28}, "image_size: 28, not 84"),
-        ({"way": 5, "n_support": 25}, "way: 5, not 10 and n_support: 25, not 100"),
-        ({"synthetic": True}, "it is of stand-in data"),
-        ({"findings": []}, "it does not compare lite and subsample at the same H"),
-    ],
-)
-def test_other_studies_are_named_with_what_differs(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-    write_study(tmp_path / "a", {"lite": {10: 3.0}, "subsample": {10: 4.0}}, **changes)
-    (step,) = GradientsFigure4().outcome([tmp_path]).steps
-    assert step.state == "missing"
-    assert step.notes == (f"{tmp_path / 'a' / 'gradients.json'} does not count: {reason}.",)
-
-
-def test_draws_in_other_precisions_and_single_parts_are_told_apart(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "a", {"lite": {10: 3.0}, "subsample": {10: 4.0}})
-    report = json.loads((folder / "gradients.json").read_text(encoding="utf-8"))
-    report["findings"].append(
-        {"case": {"estimator": "lite", "h": 10, "precision": "bf16"}, "parts": {"all": {"rmse": 99}}}
-    )
-    report["findings"][0]["parts"] = {"backbone": {"rmse": 2.5}}  # the only part is the whole gradient
-    (folder / "gradients.json").write_text(json.dumps(report), encoding="utf-8")
-    assert GradientsFigure4().outcome([tmp_path]).rows[0].figures[0].ours == 2.5
-
-
-def test_the_study_leaves_out_the_source_whose_classes_are_too_small_for_its_tasks() -> None:
-    """Fungi has classes of 6 images, and a source that cannot give a task of 10 shots is an error."""
-    options = GradientsFigure4().outcome(None).steps[0].settings.suite_options
-    assert set(options["train_sources"].split(",")) == set(protocol()["versions"]["lite"]["train"]) - {"fungi"}
-
-
-def test_work_of_a_study_is_every_draw_and_the_exact_gradient_twice() -> None:
-    (step,) = GradientsFigure4().outcome(None).steps
-    draws = content()["studies"]["gradients-figure4"]["draws"]
-    assert [(work.settings.gradient, work.settings.lite_h, work.tasks) for work in step.work] == [
-        ("exact", 0, 2),
-        *((name, h, draws) for name in ("lite", "subsample") for h in (10, 20, 40, 80)),
-    ]
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"findings": [{}]}'])
-def test_a_damaged_report_is_named(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "gradients.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=re.escape(f"{path} is no report of `lite-bench gradients`")):
-        GradientsFigure4().outcome([tmp_path])
-
-
-# --- wrong input
 
 
 @pytest.mark.parametrize("kind", EVERY)

@@ -120,7 +120,7 @@ def columns_of(suite: str) -> set[str]:
         return {*KINDS, *(metric_column(source, metric) for source in KINDS for metric in others)}
     if name == "omniglot":
         return set(evaluation_rules(None, None, None))
-    suite_itself = VtabMd(None, None, version=version)  # type: ignore[arg-type]  # likewise
+    suite_itself = VtabMd(None, None, version=version)  # type: ignore[arg-type]  # the version is a literal there
     return {*suite_itself.groups, *suite_itself.tasks("test")}
 
 
